@@ -1,0 +1,238 @@
+"""Result rows: made, stored without loss, read back. Everything that is shown is made of rows.
+
+A row is one measured number with what is needed to trust it. Its identity is `IDENTITY`; a number
+measured again under the same identity by the same code version replaces the old one, one of another
+code version stands beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from experiments.stamps import code_version, config_digest, environment_stamp, jsonable
+from persim_jax.files import write_atomically
+
+__all__ = [
+    "IDENTITY",
+    "Row",
+    "RowContext",
+    "append_rows",
+    "code_version",
+    "config_digest",
+    "environment_stamp",
+    "make_row",
+    "merge_rows",
+    "read_rows",
+    "row_key",
+]
+
+Row: TypeAlias = dict[str, Any]
+
+IDENTITY = (
+    "environment",
+    "behavior",
+    "method",
+    "agent_id",
+    "trial",
+    "metric",
+    "config_digest",
+)
+TRUE_ENV = "true_env"
+NO_BEHAVIOR = "any"
+"""Behavior of rows that used no data."""
+# Training curves are JSON lines too, but no results.
+_NOT_ROWS = frozenset({"metrics.jsonl"})
+
+
+@dataclasses.dataclass(frozen=True)
+class RowContext:
+    """What all rows of one run share."""
+
+    environment: str
+    behavior: str
+    variant: str
+    trial: int
+    seed: int
+    config_digest: str
+    code_version: str
+    jax_version: str | None
+    device: str
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], stamp: Mapping[str, Any] | None = None
+    ) -> RowContext:
+        """Makes the context of a run from its config and its `environment_stamp`.
+
+        Raises:
+          ValueError: If the config lacks a field that rows need.
+        """
+        names = ("environment", "behavior", "variant", "trial", "seed")
+        absent = [name for name in names if name not in config]
+        if absent:
+            raise ValueError(f"config lacks {', '.join(absent)}: every row says them")
+        stamp = environment_stamp() if stamp is None else stamp
+        return cls(
+            **{name: config[name] for name in names},
+            config_digest=config_digest(config),
+            code_version=stamp["code_version"],
+            jax_version=stamp["jax"],
+            # An accelerator by its make: "gpu" alone would not let anyone repeat a timing.
+            device=stamp["device"] if stamp["device"] == "cpu" else stamp["device_kind"],
+        )
+
+
+def make_row(
+    context: RowContext,
+    *,
+    method: str,
+    metric: str,
+    value: Any,
+    agent_id: int | None = None,
+    covariates: Mapping[str, Any] | None = None,
+    paper_label: str | None = None,
+    num_episodes: int | None = None,
+    wall_s: float | None = None,
+    behavior: str | None = None,
+    **extras: Any,
+) -> Row:
+    """Returns one row.
+
+    Args:
+      context: What the run's rows share.
+      method: Such as `persim`; rows of `true_env` get the behavior `any`, as they use no data.
+      metric: Such as `rmse_mean`.
+      value: The number; one that is not finite is stored as null.
+      agent_id: The agent; None for numbers that belong to no single agent.
+      covariates: The agent's covariates by name.
+      paper_label: How the paper prints the agent; None if it does not.
+      num_episodes: Episodes behind the value.
+      wall_s: Seconds that measuring took.
+      behavior: Instead of the context's.
+      **extras: Whatever else is useful, above all `episode_values`: the values per episode, in the
+        order of episodes, with which tables pair methods.
+
+    Raises:
+      ValueError: If an extra has the name of a field of the context.
+    """
+    shared = dataclasses.asdict(context)
+    taken = sorted(shared.keys() & extras.keys())
+    if taken:
+        raise ValueError(f"{', '.join(taken)} are set by the row's context, not as extras")
+    if behavior is None:
+        behavior = NO_BEHAVIOR if method == TRUE_ENV else context.behavior
+    row = shared | {
+        "behavior": behavior,
+        "method": method,
+        "agent_id": agent_id,
+        "covariates": covariates or {},
+        "paper_label": paper_label,
+        "metric": metric,
+        "value": value,
+        "num_episodes": num_episodes,
+        "wall_s": wall_s,
+        "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    plain: Row = jsonable(row | extras)
+    return plain
+
+
+def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns a row's identity with its code version: what a new row must equal to replace it."""
+    return (*(row.get(name) for name in IDENTITY), row.get("code_version"))
+
+
+def merge_rows(old: Iterable[Row], new: Sequence[Row]) -> list[Row]:
+    """Returns the old rows that stay, then the new ones.
+
+    Raises:
+      ValueError: If two of the new rows share an identity, so that one would be lost.
+    """
+    added: dict[tuple[Any, ...], Row] = {}
+    for row in new:
+        _check(row)
+        if row_key(row) in added:
+            raise ValueError(
+                f"two new rows share the identity {row_key(row)}: one would overwrite the other; "
+                f"they must differ in one of {', '.join(IDENTITY)}"
+            )
+        added[row_key(row)] = row
+    return [row for row in old if row_key(row) not in added] + list(added.values())
+
+
+def append_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+    """Adds rows to a file, replacing those measured before; all of them or, on a crash, none."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(path.parent):
+        old = read_rows(path) if path.exists() else []
+        merged = merge_rows(old, [jsonable(row) for row in rows])
+        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in merged)
+        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Reads the rows of a file, or of all `*.jsonl` under a folder, in a fixed order.
+
+    Raises:
+      FileNotFoundError: If there is no such file or folder.
+      ValueError: If a line is not a row; the message names file and line.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*.jsonl") if f.name not in _NOT_ROWS)
+        return [row for file in files for row in read_rows(file)]
+    if not path.exists():
+        raise FileNotFoundError(f"no rows at {path}: give a .jsonl file or a folder of them")
+    lines = path.read_text(encoding="utf8").split("\n")
+    return [_parse(line, path, n) for n, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(line: str, path: pathlib.Path, number: int) -> Row:
+    try:
+        row = json.loads(line, parse_constant=_refuse_constant)
+        _check(row)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}, line {number}, is not a result row: {error}. Mend or delete that line."
+        ) from error
+    checked: Row = row
+    return checked
+
+
+def _check(row: Any) -> None:
+    if not isinstance(row, dict):
+        raise ValueError(f"it holds {type(row).__name__} instead of an object with fields")
+    absent = [name for name in (*IDENTITY, "value") if name not in row]
+    if absent:
+        raise ValueError(f"it lacks {', '.join(absent)}")
+    value = row["value"]
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"its value {value!r} is no number")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not valid JSON; a number that is missing is null")
+
+
+@contextlib.contextmanager
+def _exclusive(folder: pathlib.Path) -> Iterator[None]:
+    """Holds a lock on a folder, so that two processes that add rows do not lose each other's."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows: there, one process at a time
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,113 @@
+"""One cell's number: ours over trials, the paper's, and which of the two is ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.records import Row
+from persim_jax.evaluation import aggregate
+from persim_jax.evaluation.aggregate import Estimate
+from persim_jax.evaluation.paper import NUM_TRIALS, PaperCell, equal_as_printed
+
+BETTER, SAME, WORSE, UNKNOWN = "better", "same", "worse", ""
+LOWER_IS_BETTER = frozenset({"rmse_mean"})
+# A root mean squared error that the paper prints as 0.0 counts as reached below this.
+ZERO_REACHED = 0.005
+_NORMAL_95 = 1.959964
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A number of ours beside the paper's.
+
+    Attributes:
+      metric: Name in rows.
+      value: Mean over trials.
+      std: Standard deviation over trials; NaN for one trial.
+      low: Lower end of the 95 % interval of the mean over episodes; NaN if unknown.
+      high: Its upper end.
+      num_trials: Trials behind the value.
+      num_episodes: Episodes of one trial; None if rows do not say.
+      paper: The paper's number; None where it prints none.
+      verdict: `better`, `same`, `worse`, or empty without a number to compare with.
+    """
+
+    metric: str
+    value: float
+    std: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    num_trials: int = 0
+    num_episodes: int | None = None
+    paper: PaperCell | None = None
+    verdict: str = UNKNOWN
+
+
+def measure(rows: Sequence[Row], paper: PaperCell | None) -> Measure:
+    """Makes a measure of one cell's rows of one metric, one row per trial."""
+    metric = rows[0]["metric"]
+    values = [math.nan if row["value"] is None else float(row["value"]) for row in rows]
+    mean, std = aggregate.mean_and_std(values)
+    # Medians are not means of their episodes, so only means get an interval from them.
+    interval = _interval(rows) if metric.endswith("_mean") else Estimate(math.nan)
+    num_trials = int(np.isfinite(values).sum())
+    made = Measure(
+        metric=metric,
+        value=mean,
+        std=std,
+        low=interval.low,
+        high=interval.high,
+        num_trials=num_trials,
+        num_episodes=rows[0].get("num_episodes"),
+        paper=paper,
+    )
+    return dataclasses.replace(made, verdict=verdict(made))
+
+
+def verdict(measured: Measure) -> str:
+    """Says whether a measure is better than, the same as, or worse than the paper's number.
+
+    Prediction errors are the same when they are equal as the paper printed them. Returns vary by
+    episode and trial, so they are also the same when the 95 % interval of the difference, ours and
+    the paper's together, holds 0.
+    """
+    paper, value = measured.paper, measured.value
+    if paper is None or not math.isfinite(value):
+        return UNKNOWN
+    lower_is_better = measured.metric in LOWER_IS_BETTER
+    if lower_is_better and paper.value == 0:
+        return SAME if value < ZERO_REACHED else WORSE
+    if equal_as_printed(value, paper) or abs(value - paper.value) <= _margin(measured, paper):
+        return SAME
+    ahead = value < paper.value if lower_is_better else value > paper.value
+    return BETTER if ahead else WORSE
+
+
+def reached(measured: Measure, share: float = 1.0) -> bool:
+    """Returns whether an error is at or below a share of the paper's."""
+    if measured.paper is None or not math.isfinite(measured.value):
+        return False
+    if measured.paper.value == 0:
+        return measured.verdict == SAME
+    as_printed = share == 1.0 and measured.verdict == SAME
+    return as_printed or measured.value <= share * measured.paper.value
+
+
+def _margin(measured: Measure, paper: PaperCell) -> float:
+    """Returns half the 95 % interval of the difference between our mean and the paper's."""
+    if paper.std is None:
+        return 0.0
+    ours = (measured.high - measured.low) / 2 if math.isfinite(measured.high) else 0.0
+    return math.hypot(ours, _NORMAL_95 * paper.std / math.sqrt(NUM_TRIALS))
+
+
+def _interval(rows: Sequence[Row]) -> Estimate:
+    episodes = [row.get("episode_values") for row in rows]
+    if any(not values for values in episodes):
+        return Estimate(math.nan)
+    cells = [[math.nan if v is None else float(v) for v in values or ()] for values in episodes]
+    return aggregate.cells_interval(cells)

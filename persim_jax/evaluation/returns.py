@@ -1,0 +1,58 @@
+"""What a policy earns in the true environment."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from persim_jax.models.true_env import true_dynamics
+from persim_jax.rollout import Policy, unroll
+from persim_jax.types import Environment, PyTree
+
+PolicyFn = Callable[[PyTree, jax.Array], Policy]
+"""`(fitted, agent []) -> Policy`: the policy of one agent, made inside the compiled program."""
+
+
+@functools.partial(jax.jit, static_argnames=("env", "policy_of"))
+def evaluate_returns(
+    key: jax.Array,
+    env: Environment,
+    env_params: PyTree,
+    policy_of: PolicyFn,
+    fitted: PyTree,
+    agents: jax.Array,
+    obs: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns and lengths of one episode per lane, lane after lane in one compiled program.
+
+    A lane stops computing when its episode ends, so ended lanes cost nothing.
+
+    Args:
+      key: Consumed; lane i uses `fold_in(key, i)`.
+      env: The true environment, static.
+      env_params: Physics of all agents, leaves `[N, ...]`.
+      policy_of: Static function of the next two.
+      fitted: What the policies are made from.
+      agents: `[L]` row of each lane's agent.
+      obs: `[L, D]` initial observation of each lane.
+
+    Returns:
+      Return and number of steps of each lane, `[L]` and `[L]` int32.
+    """
+    model = true_dynamics(env)
+
+    def lane(xs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        index, agent, obs = xs
+        policy = policy_of(fitted, agent)
+        bound = model.bind(env_params, agent, None)
+        episode = unroll(
+            jax.random.fold_in(key, index), model, bound, env, policy, obs,
+            env.spec.max_steps, early_exit=True,
+        )  # fmt: skip
+        return episode.rewards.sum(), episode.mask.sum(dtype=jnp.int32)
+
+    return lax.map(lane, (jnp.arange(agents.shape[0]), agents, obs))

@@ -1,0 +1,419 @@
+"""Online training of one learner per agent, all agents as one program, until each is good enough.
+
+Every agent has its own learner, replay buffer and parallel environments; a leading axis N made by
+`vmap` runs through all of it. Evaluation is greedy and on environments of its own, so that it never
+disturbs an episode of the training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from persim_jax.learners import replay as replay_lib
+from persim_jax.learners.base import Learner, LearnerState, Schedule, random_action
+from persim_jax.types import Environment, Params, Spec, Transitions
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineConfig:
+    """Settings of the loop; hashable. Steps count those of all environments of one agent together.
+
+    Attributes:
+      num_envs: Parallel environments of each agent, E.
+      evaluate_every: Steps between two evaluations, a multiple of E.
+      budget: Steps after which training ends whatever was reached.
+      capacity: Rows of the replay buffer.
+      warm_up: Steps before the first gradient step.
+      batch_size: Rows of a gradient step.
+      updates: Gradient steps after each step of all E environments.
+      explore: What `Learner.act` gets as `explore`, by step.
+      hold: Probability, by step, with which an environment begins to hold one random action.
+      max_hold: A held action lasts 1 to this many steps. 1 makes `hold` an epsilon-greedy; longer
+        ones reach what single random steps do not (Dabney et al., 2021).
+      episodes: Of one evaluation.
+    """
+
+    num_envs: int = 8
+    evaluate_every: int = 1000
+    budget: int = 400_000
+    capacity: int = 50_000
+    warm_up: int = 1000
+    batch_size: int = 128
+    updates: int = 1
+    explore: Schedule = Schedule(0.0, 0.0, 0)
+    hold: Schedule = Schedule(1.0, 0.05, 50_000)
+    max_hold: int = 1
+    episodes: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuses settings that the loop would silently round."""
+        if self.evaluate_every % self.num_envs:
+            raise ValueError(
+                f"evaluate_every is {self.evaluate_every}: make it a multiple of the "
+                f"{self.num_envs} environments"
+            )
+        if self.warm_up < self.num_envs:
+            raise ValueError(
+                f"warm_up is {self.warm_up}: the buffer is empty before the first {self.num_envs} "
+                "steps, let it be at least those"
+            )
+
+
+@chex.dataclass(frozen=True)
+class Kept:
+    """What was best of one agent so far, and what stays once the agent reached its target.
+
+    Attributes:
+      learner: The learner's state at that evaluation, exactly.
+      mean_return: `[]`, the mean return of that evaluation; minus infinity before the first.
+      steps: `[]` int32, environment steps at that evaluation.
+      reached: `[]` bool, whether `mean_return` is at or above the target.
+    """
+
+    learner: LearnerState
+    mean_return: jax.Array
+    steps: jax.Array
+    reached: jax.Array
+
+
+class Progress(NamedTuple):
+    """What a caller hears after each evaluation.
+
+    Attributes:
+      steps: Environment steps of each agent so far.
+      mean_returns: `[N]`, of this evaluation.
+      kept: `Kept` with a leading axis N.
+      seconds: Since the beginning.
+    """
+
+    steps: int
+    mean_returns: jax.Array
+    kept: Kept
+    seconds: float
+
+
+class _Worlds(NamedTuple):
+    """The E environments of one agent, all leaves `[E, ...]`."""
+
+    state: Any
+    age: jax.Array
+    held: jax.Array
+    left: jax.Array
+
+
+class _Lane(NamedTuple):
+    """All that changes of one agent."""
+
+    learner: LearnerState
+    replay: replay_lib.Replay
+    worlds: _Worlds
+    key: jax.Array
+
+
+def train_online(
+    environment: Environment,
+    learner: Learner,
+    config: OnlineConfig,
+    keys: jax.Array,
+    env_params: Params,
+    targets: jax.Array,
+    report: Callable[[Progress], None] | None = None,
+) -> Kept:
+    """Trains one learner per agent until each has reached its target or the budget is spent.
+
+    An agent is frozen at the first greedy evaluation whose mean return is at or above its target,
+    with the parameters that met it. An agent that never does keeps the best that it had.
+
+    Args:
+      environment: Dynamics and reward.
+      learner: From an `lru_cache`d factory.
+      config: Settings.
+      keys: `[N]` typed keys, one per agent; consumed.
+      env_params: Physics, leaves `[N, ...]`.
+      targets: `[N]` mean returns.
+      report: Called after each evaluation.
+
+    Returns:
+      `Kept` with a leading axis N; `reached` says which agents met their targets.
+    """
+    begin = time.monotonic()
+    lanes, kept = _start(environment, learner, config, keys, env_params)
+    steps = 0
+    while steps < config.budget and not bool(kept.reached.all()):
+        lanes, kept, returns = _round(
+            environment, learner, config, jnp.asarray(steps), lanes, kept, env_params, targets
+        )
+        steps += config.evaluate_every
+        if report is not None:
+            report(Progress(steps, returns, kept, time.monotonic() - begin))
+    return kept
+
+
+def episode_returns(
+    environment: Environment,
+    act: Callable[[jax.Array, Params, jax.Array], jax.Array],
+    key: jax.Array,
+    params: Params,
+    env_params: Params,
+    episodes: int,
+) -> jax.Array:
+    """Plays fresh episodes with a policy without memory and adds up their rewards.
+
+    Args:
+      environment: Dynamics and reward.
+      act: `(key, params, obs [D]) -> action`.
+      key: Consumed.
+      params: Of the policy.
+      env_params: Physics of one agent.
+      episodes: Number of episodes, played side by side until the last one ends.
+
+    Returns:
+      Undiscounted returns, `[episodes]`.
+    """
+    reset_key, step_key = jax.random.split(key)
+    states = jax.vmap(environment.reset, (0, None))(
+        jax.random.split(reset_key, episodes), env_params
+    )
+
+    def one(key, state, alive, total):
+        act_key, env_key = jax.random.split(key)
+        obs = environment.observe(state, env_params)
+        action = act(act_key, params, obs)
+        state = environment.step(env_key, state, action, env_params)
+        next_obs = environment.observe(state, env_params)
+        total = total + jnp.where(alive, environment.reward(obs, action, next_obs), 0.0)
+        return state, alive & ~environment.terminated(next_obs), total
+
+    def body(carry):
+        step, states, alive, total = carry
+        keys = jax.random.split(jax.random.fold_in(step_key, step), episodes)
+        return (step + 1, *jax.vmap(one)(keys, states, alive, total))
+
+    def unfinished(carry):
+        step, _, alive, _ = carry
+        return (step < environment.spec.max_steps) & alive.any()
+
+    begin = (0, states, jnp.ones(episodes, bool), jnp.zeros(episodes))
+    return jax.lax.while_loop(unfinished, body, begin)[-1]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _start(
+    environment: Environment,
+    learner: Learner,
+    config: OnlineConfig,
+    keys: jax.Array,
+    env_params: Params,
+) -> tuple[_Lane, Kept]:
+    """Makes the lanes of N agents before the first step."""
+
+    def one(key: jax.Array, params: Params) -> tuple[_Lane, Kept]:
+        learner_key, reset_key, key = jax.random.split(key, 3)
+        state = learner.init(learner_key)
+        reset_keys = jax.random.split(reset_key, config.num_envs)
+        worlds = jax.vmap(functools.partial(_fresh, environment), (0, None))(reset_keys, params)
+        obs = jnp.zeros(environment.spec.obs_size)
+        example = Transitions(
+            agent=jnp.zeros((), jnp.int32),
+            obs=obs,
+            actions=worlds.held[0],
+            rewards=jnp.zeros(()),
+            next_obs=obs,
+            terminated=jnp.zeros((), bool),
+        )
+        buffer = replay_lib.init(config.capacity, example)
+        kept = Kept(
+            learner=state,
+            mean_return=jnp.asarray(-jnp.inf),
+            steps=jnp.zeros((), jnp.int32),
+            reached=jnp.zeros((), bool),
+        )
+        return _Lane(state, buffer, worlds, key), kept
+
+    return jax.vmap(one)(keys, env_params)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
+def _round(
+    environment: Environment,
+    learner: Learner,
+    config: OnlineConfig,
+    steps: jax.Array,
+    lanes: _Lane,
+    kept: Kept,
+    env_params: Params,
+    targets: jax.Array,
+) -> tuple[_Lane, Kept, jax.Array]:
+    """Trains all agents until the next evaluation, evaluates them, keeps what is to be kept."""
+    starts = steps + config.num_envs * jnp.arange(config.evaluate_every // config.num_envs)
+
+    def one(
+        lane: _Lane, kept: Kept, params: Params, target: jax.Array
+    ) -> tuple[_Lane, Kept, jax.Array]:
+        lane, _ = jax.lax.scan(
+            lambda lane, start: (_advance(environment, learner, config, params, lane, start), None),
+            lane,
+            starts,
+        )
+        key, eval_key = jax.random.split(lane.key)
+        returns = episode_returns(
+            environment,
+            lambda key, state, obs: learner.act(key, state, obs, jnp.zeros(())),
+            eval_key,
+            lane.learner,
+            params,
+            config.episodes,
+        )
+        mean_return = returns.mean()
+        now = steps + config.evaluate_every
+        kept = keep(kept, lane.learner, mean_return, now.astype(jnp.int32), target)
+        return lane._replace(key=key), kept, mean_return
+
+    return jax.vmap(one)(lanes, kept, env_params, targets)
+
+
+def keep(
+    kept: Kept,
+    learner: LearnerState,
+    mean_return: jax.Array,
+    steps: jax.Array,
+    target: jax.Array,
+) -> Kept:
+    """Takes over a better learner until the target is reached, and nothing after that.
+
+    Args:
+      kept: What was best so far.
+      learner: The learner just evaluated.
+      mean_return: `[]`, of that evaluation.
+      steps: `[]` int32, at that evaluation.
+      target: `[]`.
+
+    Returns:
+      What is best now.
+    """
+    better = ~kept.reached & (mean_return > kept.mean_return)
+    new = Kept(
+        learner=learner, mean_return=mean_return, steps=steps, reached=mean_return >= target
+    )
+    return jax.tree.map(lambda old, new: jnp.where(better, new, old), kept, new)
+
+
+def _advance(
+    environment: Environment,
+    learner: Learner,
+    config: OnlineConfig,
+    params: Params,
+    lane: _Lane,
+    steps: jax.Array,
+) -> _Lane:
+    """One step of the E environments of one agent and the gradient steps after it."""
+    key, world_key, update_key = jax.random.split(lane.key, 3)
+    explore, hold = config.explore(steps), config.hold(steps)
+    worlds, rows = jax.vmap(
+        functools.partial(_interact, environment, learner, config.max_hold),
+        (0, None, None, 0, None, None),
+    )(
+        jax.random.split(world_key, config.num_envs),
+        lane.learner,
+        params,
+        lane.worlds,
+        explore,
+        hold,
+    )
+    replay = replay_lib.add(lane.replay, rows)
+
+    def update(state: LearnerState, key: jax.Array) -> tuple[LearnerState, None]:
+        sample_key, key = jax.random.split(key)
+        batch = replay_lib.sample(sample_key, replay, config.batch_size)
+        return learner.update(key, state, batch)[0], None
+
+    # The predicate is the same for all agents, so that it stays a branch under vmap.
+    state = jax.lax.cond(
+        steps + config.num_envs >= config.warm_up,
+        lambda state: jax.lax.scan(
+            update, state, jax.random.split(update_key, config.updates)
+        )[0],
+        lambda state: state,
+        lane.learner,
+    )
+    return _Lane(state, replay, worlds, key)
+
+
+def _interact(
+    environment: Environment,
+    learner: Learner,
+    max_hold: int,
+    key: jax.Array,
+    state: LearnerState,
+    params: Params,
+    world: _Worlds,
+    explore: jax.Array,
+    hold: jax.Array,
+) -> tuple[_Worlds, Transitions]:
+    """One step of one environment; starts a new episode where one ended or ran out of time."""
+    act_key, hold_key, env_key, reset_key = jax.random.split(key, 4)
+    obs = environment.observe(world.state, params)
+    action = learner.act(act_key, state, obs, explore)
+    action, held, left = hold_random(hold_key, environment.spec, action, world, hold, max_hold)
+    env_state = environment.step(env_key, world.state, action, params)
+    next_obs = environment.observe(env_state, params)
+    terminated = environment.terminated(next_obs)
+    row = Transitions(
+        agent=jnp.zeros((), jnp.int32),  # each agent has a buffer of its own
+        obs=obs,
+        actions=action,
+        rewards=environment.reward(obs, action, next_obs),
+        next_obs=next_obs,
+        terminated=terminated,
+    )
+    going = _Worlds(state=env_state, age=world.age + 1, held=held, left=left)
+    # Only the episode ends at the time limit: `row.terminated` does not know of it.
+    ended = terminated | (going.age >= environment.spec.max_steps)
+    fresh = _fresh(environment, reset_key, params)
+    return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, going), row
+
+
+def hold_random(
+    key: jax.Array,
+    spec: Spec,
+    action: jax.Array,
+    world: _Worlds,
+    hold: jax.Array,
+    max_hold: int,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Replaces an action by a random one that is held for several steps.
+
+    Args:
+      key: Consumed.
+      spec: Of the task.
+      action: The learner's.
+      world: One environment: the action it holds and for how many more steps.
+      hold: `[]`, probability of beginning to hold one if none is held.
+      max_hold: Longest hold; its length is uniform in 1 to this.
+
+    Returns:
+      The action to take, the action held, and for how many steps after this one.
+    """
+    begin_key, action_key, length_key = jax.random.split(key, 3)
+    begins = (world.left == 0) & (jax.random.uniform(begin_key) < hold)
+    held = jnp.where(begins, random_action(action_key, spec), world.held)
+    length = jax.random.randint(length_key, (), 1, max_hold + 1, jnp.int32)
+    left = jnp.where(begins, length, world.left)
+    return jnp.where(left > 0, held, action), held, jnp.maximum(left - 1, 0)
+
+
+def _fresh(environment: Environment, key: jax.Array, params: Params) -> _Worlds:
+    """One environment at the beginning of an episode."""
+    reset_key, action_key = jax.random.split(key)
+    zero = jnp.zeros((), jnp.int32)
+    # Nothing is held yet: the action only gives the field its shape.
+    held = random_action(action_key, environment.spec)
+    return _Worlds(environment.reset(reset_key, params), age=zero, held=held, left=zero)

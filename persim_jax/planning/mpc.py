@@ -1,0 +1,174 @@
+"""Model predictive control: the paper's Section 4, Step 2.
+
+Of K candidate action sequences, the one with the best return averaged over the M members, each
+from its own predicted states, gives the next action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from persim_jax.models.base import DynamicsModel
+from persim_jax.planning.samplers import Sampler, random_shooting
+from persim_jax.rollout import Policy
+from persim_jax.types import PyTree, Spec, Task
+
+SAMPLERS = ("random_shooting",)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannerConfig:
+    """How a decision is made; hashable.
+
+    Attributes:
+      sampler: One of `SAMPLERS`.
+      num_candidates: K.
+      horizon: H.
+      bonus_weight: Weight of the task's planning bonus in a candidate's score.
+      chunk_size: Candidates rolled out together; 0 is all of them. On a CPU a chunk that fits the
+        cache is faster; on an accelerator take all.
+    """
+
+    sampler: str = "random_shooting"
+    num_candidates: int = 1000
+    horizon: int = 50
+    bonus_weight: float = 0.0
+    chunk_size: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what could only fail later, inside a trace."""
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler {self.sampler!r} is unknown: use one of {SAMPLERS}")
+        if min(self.num_candidates, self.horizon) < 1:
+            raise ValueError(
+                f"num_candidates {self.num_candidates} and horizon {self.horizon} must be at least 1"
+            )
+        if self.chunk_size < 0 or (self.chunk_size and self.num_candidates % self.chunk_size):
+            raise ValueError(
+                f"chunk_size {self.chunk_size} must divide num_candidates {self.num_candidates}"
+            )
+
+
+def make_sampler(spec: Spec, config: PlannerConfig) -> Sampler:
+    """The sampler that the config names."""
+    return random_shooting(spec, config.num_candidates, config.horizon)
+
+
+def candidate_score(
+    key: jax.Array,
+    model: DynamicsModel,
+    bound: PyTree,
+    task: Task,
+    obs: jax.Array,
+    actions: jax.Array,
+    encoded: PyTree,
+    bonus_weight: float,
+) -> jax.Array:
+    """Return of one action sequence, averaged over members that each follow their own states.
+
+    A member's rewards after its predicted termination do not count, and its state stays where it
+    ended. The planning bonus, if it has a weight, is computed from these states.
+
+    Args:
+      key: Consumed.
+      model: Dynamics.
+      bound: The model bound to one agent.
+      task: Reward, termination and bonus.
+      obs: Initial observation `[D]`.
+      actions: `[H]` or `[H, A]`.
+      encoded: The same, encoded, leaves `[H, ...]`.
+      bonus_weight: Static; 0 leaves the bonus out of the program.
+
+    Returns:
+      Score `[]`.
+    """
+    members = functools.partial(jnp.broadcast_to, shape=(model.num_members, *obs.shape))
+    reward_of = jax.vmap(task.reward, in_axes=(0, None, 0))
+
+    def step(carry: Any, xs: Any) -> Any:
+        model_state, obs, alive, total = carry
+        t, action, encoded_action = xs
+        model_state = model.step(jax.random.fold_in(key, t), bound, model_state, encoded_action)
+        next_obs = jnp.where(alive[:, None], model.observe(model_state), obs)
+        total = total + jnp.where(alive, reward_of(obs, action, next_obs), 0.0)
+        alive = alive & ~jax.vmap(task.terminated)(next_obs)
+        return (model_state, next_obs, alive, total), (next_obs if bonus_weight else None)
+
+    first = members(obs)
+    alive = jnp.ones(model.num_members, bool)
+    carry = (model.start(bound, obs), first, alive, jnp.zeros(model.num_members, obs.dtype))
+    times = jnp.arange(actions.shape[0])
+    (_, _, _, total), path = lax.scan(step, carry, (times, actions, encoded))
+    score = total.mean()
+    if bonus_weight:
+        score = score + bonus_weight * jax.vmap(task.planning_bonus, in_axes=1)(path).mean()
+    return score
+
+
+def plan(
+    key: jax.Array,
+    model: DynamicsModel,
+    bound: PyTree,
+    task: Task,
+    sampler: Sampler,
+    sampler_state: PyTree,
+    obs: jax.Array,
+    config: PlannerConfig,
+) -> tuple[jax.Array, PyTree]:
+    """One decision: the sampler's rounds of candidates, scored under the model.
+
+    Args:
+      key: Consumed.
+      model: Dynamics.
+      bound: The model bound to one agent.
+      task: Reward, termination and bonus.
+      sampler: Source of candidates.
+      sampler_state: Its state, the warm start.
+      obs: Current observation `[D]`.
+      config: Static.
+
+    Returns:
+      The action, and the sampler's state shifted to the next step.
+    """
+
+    def score_chunk(key: jax.Array, actions: jax.Array) -> jax.Array:
+        encoded = model.encode_actions(bound, actions)
+        keys = jax.random.split(key, actions.shape[0])
+
+        def score(key: jax.Array, actions: jax.Array, encoded: PyTree) -> jax.Array:
+            return candidate_score(
+                key, model, bound, task, obs, actions, encoded, config.bonus_weight
+            )
+
+        return jax.vmap(score)(keys, actions, encoded)
+
+    def one_round(state: PyTree, key: jax.Array) -> tuple[PyTree, None]:
+        key_sample, key_model = jax.random.split(key)
+        actions, state = sampler.sample(key_sample, state)
+        if config.chunk_size:
+            chunks = actions.reshape(-1, config.chunk_size, *actions.shape[1:])
+            keys = jax.random.split(key_model, chunks.shape[0])
+            scores = lax.map(lambda xs: score_chunk(*xs), (keys, chunks)).reshape(-1)
+        else:
+            scores = score_chunk(key_model, actions)
+        return sampler.update(state, actions, scores), None
+
+    keys = jax.random.split(key, sampler.num_rounds)
+    state, _ = lax.scan(one_round, sampler_state, keys)
+    return sampler.best(state), sampler.shift(state)
+
+
+def mpc_policy(model: DynamicsModel, bound: PyTree, task: Task, config: PlannerConfig) -> Policy:
+    """A planner as a policy: the warm start is the policy's state."""
+    sampler = make_sampler(task.spec, config)
+
+    def act(key: jax.Array, state: PyTree, obs: jax.Array) -> tuple[jax.Array, PyTree]:
+        return plan(key, model, bound, task, sampler, state, obs, config)
+
+    return Policy(init=lambda: sampler.init(task.spec), act=act)

@@ -1,0 +1,44 @@
+"""Numerics are strict under test, so that silent broadcasts and promotions are failures.
+
+Warnings are errors too; that is in setup.cfg, next to the marker `slow`.
+"""
+
+import os
+from collections.abc import Iterator
+
+# No test opens a window; set before anything imports matplotlib.
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import hypothesis
+import jax
+import pytest
+
+# A [N] array against a [T, N] one must be aligned by hand: silent broadcasting hides wrong axes.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Raw uint32 keys look like data and broadcast like data; the package uses typed keys only.
+jax.config.update("jax_legacy_prng_key", "error")
+
+# The same examples on every machine, none stored on disk; no deadline, as a first call compiles.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Mixing int32 with float32 raises, except where optax, which does so, is called."""
+    mode = "standard" if request.node.get_closest_marker("optimizes") else "strict"
+    with jax.numpy_dtype_promotion(mode):
+        yield
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A typed key; a test that needs several splits it."""
+    return jax.random.key(0)
