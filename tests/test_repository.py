@@ -1,7 +1,9 @@
 """What the files around the code promise to each other."""
 
+import ast
 import configparser
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,14 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 CONSTRAINTS = ("py311", "py312")
+# Where the name of a distribution is not that of its module.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "orbax": "orbax-checkpoint",
+    "sklearn": "scikit-learn",
+}
+OURS = {"persim_jax", "envs", "configs", "experiments"}
 # What .gitignore leaves out, and git itself.
 UNTRACKED = {"runs", "build", "dist", "site", "__pycache__"}
 # The first letter stands in brackets so that this file does not find itself.
@@ -96,3 +106,38 @@ def test_constraints_hold_every_requirement_within_its_bound(name):
         version = tested.get(canonicalize_name(requirement.name))
         assert version is not None, f"{requirement.name} is missing in constraints/{name}.txt"
         assert version in requirement.specifier, f"{requirement} is not met by {version}"
+
+
+def third_party_imports(tree: ast.Module) -> Iterator[tuple[str, bool]]:
+    """(distribution, whether the import stands at the top level and so always runs)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            modules = [node.module]
+        else:
+            continue
+        for top in {module.partition(".")[0] for module in modules} - OURS:
+            if top not in sys.stdlib_module_names:
+                yield canonicalize_name(DISTRIBUTIONS.get(top, top)), node in tree.body
+
+
+def test_source_imports_only_what_setup_cfg_asks_for():
+    cfg = setup_cfg()
+    base = {canonicalize_name(r.name) for r in requirements()}
+    optional = {canonicalize_name(r.name) for r in requirements(*cfg["options.extras_require"])}
+    problems = []
+    for path, text in text_files():
+        name = path.relative_to(ROOT)
+        if path.suffix == ".py" and name.parts[0] in OURS:
+            for distribution, always in third_party_imports(ast.parse(text, str(path))):
+                if distribution not in (base if always else optional):
+                    problems.append(f"{name} imports {distribution}")
+    assert problems == []
+
+
+def test_an_import_inside_a_function_is_told_from_one_at_the_top():
+    tree = ast.parse("import os, jax.numpy\nfrom sklearn import manifold\nfrom . import x\n")
+    assert set(third_party_imports(tree)) == {("jax", True), ("scikit-learn", True)}
+    tree = ast.parse("def f():\n    from brax.base import State\n    import envs")
+    assert set(third_party_imports(tree)) == {("brax", False)}

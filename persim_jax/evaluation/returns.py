@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +14,18 @@ from persim_jax.models.true_env import true_dynamics
 from persim_jax.rollout import Policy, unroll
 from persim_jax.types import Environment, PyTree
 
-PolicyFn = Callable[[PyTree, jax.Array], Policy]
-"""`(fitted, agent []) -> Policy`: the policy of one agent, made inside the compiled program."""
+PolicyFn = Callable[[PyTree, jax.Array, Any], Policy]
+"""`(fitted, agent [], settings) -> Policy` of one agent, made inside the compiled program."""
 
 
-@functools.partial(jax.jit, static_argnames=("env", "policy_of"))
+@functools.partial(jax.jit, static_argnames=("env", "policy_of", "settings"))
 def evaluate_returns(
     key: jax.Array,
     env: Environment,
     env_params: PyTree,
     policy_of: PolicyFn,
     fitted: PyTree,
+    settings: Any,
     agents: jax.Array,
     obs: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
@@ -35,8 +37,9 @@ def evaluate_returns(
       key: Consumed; lane i uses `fold_in(key, i)`.
       env: The true environment, static.
       env_params: Physics of all agents, leaves `[N, ...]`.
-      policy_of: Static function of the next two.
+      policy_of: Static.
       fitted: What the policies are made from.
+      settings: Static, hashable: the planner's config, or None.
       agents: `[L]` row of each lane's agent.
       obs: `[L, D]` initial observation of each lane.
 
@@ -47,7 +50,7 @@ def evaluate_returns(
 
     def lane(xs: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         index, agent, obs = xs
-        policy = policy_of(fitted, agent)
+        policy = policy_of(fitted, agent, settings)
         bound = model.bind(env_params, agent, None)
         episode = unroll(
             jax.random.fold_in(key, index), model, bound, env, policy, obs,

@@ -57,21 +57,7 @@ def test_500_agents_in_one_vmap_give_500_next_states(env):
     stepped = jax.vmap(env.step)(keys, states, jnp.zeros(500, jnp.int32), params)
     next_obs = np.asarray(jax.vmap(env.observe)(stepped, params))
     assert next_obs.shape == (500, env.spec.obs_size)
-    changes = next_obs - np.asarray(obs)
-    # float32 has some 8000 values between the smallest and the largest change of MountainCar's
-    # velocity, so two of 500 agents may meet; they must not do so by more than chance.
-    assert len(np.unique(changes, axis=0)) >= 450
-
-
-@pytest.mark.usefixtures("x64")
-def test_500_agents_give_500_different_next_states_in_float64(env):
-    agents = covariates.make_agents(env.spec.name)
-    params = jax.vmap(env.params)(agents.covariates.astype(np.float64))
-    obs = jnp.full((500, env.spec.obs_size), 0.03)
-    states = jax.vmap(env.state_from_obs)(obs, params)
-    keys = jax.random.split(jax.random.key(1), 500)
-    stepped = jax.vmap(env.step)(keys, states, jnp.zeros(500, jnp.int32), params)
-    assert len(np.unique(jax.vmap(env.observe)(stepped, params), axis=0)) == 500
+    assert len(np.unique(next_obs, axis=0)) == 500
 
 
 def test_state_from_obs_is_the_inverse_of_observe(env):

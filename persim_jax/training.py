@@ -1,4 +1,9 @@
-"""Ensemble training: one compiled program for an epoch of every member."""
+"""Ensemble training: Adam on minibatches, then L-BFGS on large ones, for all members at once.
+
+A noise-free factor model is a badly conditioned least-squares problem: Adam brings a member near a
+solution and second-order steps take it there. An epoch of either kind is one compiled program over
+all members, and a run is a sequence of epochs that can be cut anywhere between two of them.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +20,13 @@ from jax import lax
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.types import PyTree, Transitions
 
+MEMORY_SIZE = 30
+"""Past steps from which L-BFGS builds its curvature."""
 SCHEDULES = ("constant", "cosine", "halve")
 
 
 @dataclasses.dataclass(frozen=True)
-class FitConfig:
+class TrainConfig:
     """How an ensemble is trained; hashable.
 
     Attributes:
@@ -30,6 +37,9 @@ class FitConfig:
         authors'), or "constant".
       halve_every: Epochs between two halvings.
       weight_decay: Decoupled (AdamW); zero is Adam.
+      polish_rounds: Rounds of L-BFGS after the epochs; each draws its transitions afresh.
+      polish_steps: L-BFGS steps in a round.
+      polish_size: Transitions in a round, for each member; all where there are fewer.
     """
 
     num_epochs: int
@@ -38,24 +48,32 @@ class FitConfig:
     schedule: str = "cosine"
     halve_every: int = 150
     weight_decay: float = 0.0
+    polish_rounds: int = 0
+    polish_steps: int = 200
+    polish_size: int = 16384
+
+    @property
+    def num_rounds(self) -> int:
+        """Epochs and polishing rounds together."""
+        return self.num_epochs + self.polish_rounds
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule {self.schedule!r} is unknown: use one of {SCHEDULES}")
-        for name in ("num_epochs", "batch_size", "halve_every"):
+        for name in ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
 
-class FitState(NamedTuple):
+class TrainState(NamedTuple):
     """Everything that training goes on from, so that a resumed run repeats an unbroken one.
 
     Attributes:
       params: The ensemble.
       opt_state: The optimiser's state, leaves `[M, ...]`.
-      key: Root of all minibatch orders; epoch e uses `fold_in(key, e)`.
-      epoch: `[]` int32, epochs done.
+      key: Root of all minibatch orders; epoch or round e uses `fold_in(key, e)`.
+      epoch: `[]` int32, epochs and polishing rounds done.
     """
 
     params: ModelParams
@@ -68,12 +86,12 @@ class DivergedError(FloatingPointError):
     """A member's loss is no longer finite."""
 
 
-def steps_per_epoch(config: FitConfig, num_transitions: int) -> int:
+def steps_per_epoch(config: TrainConfig, num_transitions: int) -> int:
     """Minibatches in an epoch; the last, smaller one is left out, a lone smaller one is kept."""
     return max(1, num_transitions // config.batch_size)
 
 
-def optimizer(config: FitConfig, num_transitions: int) -> optax.GradientTransformation:
+def optimizer(config: TrainConfig, num_transitions: int) -> optax.GradientTransformation:
     """Adam or AdamW with the config's schedule, for one member."""
     per_epoch = steps_per_epoch(config, num_transitions)
     rate: Any = config.learning_rate
@@ -88,20 +106,20 @@ def optimizer(config: FitConfig, num_transitions: int) -> optax.GradientTransfor
 
 
 def init(
-    key: jax.Array, model: DynamicsModel, data: Transitions, config: FitConfig
-) -> FitState:
+    key: jax.Array, model: DynamicsModel, data: Transitions, config: TrainConfig
+) -> TrainState:
     """State before the first epoch; the key is consumed."""
     key_init, key_order = jax.random.split(key)
     params = ModelParams(model.init(key_init), model.fit_normalizer(data))
     with jax.numpy_rank_promotion("allow"):  # optax counts steps in scalars
         opt_state = jax.vmap(optimizer(config, data.agent.shape[0]).init)(params.weights)
-    return FitState(params, opt_state, key_order, jnp.zeros((), jnp.int32))
+    return TrainState(params, opt_state, key_order, jnp.zeros((), jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
 def run_epoch(
-    model: DynamicsModel, config: FitConfig, state: FitState, data: Transitions
-) -> tuple[FitState, jax.Array]:
+    model: DynamicsModel, config: TrainConfig, state: TrainState, data: Transitions
+) -> tuple[TrainState, jax.Array]:
     """Trains every member for one epoch on its own order of the same data.
 
     Args:
@@ -143,7 +161,69 @@ def run_epoch(
     carry = (state.params.weights, state.opt_state)
     (weights, opt_state), losses = lax.scan(step, carry, (order, jnp.arange(steps)))
     params = state.params._replace(weights=weights)
-    return FitState(params, opt_state, state.key, state.epoch + 1), losses.mean(axis=0)
+    return TrainState(params, opt_state, state.key, state.epoch + 1), losses.mean(axis=0)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def polish(
+    model: DynamicsModel, config: TrainConfig, state: TrainState, data: Transitions
+) -> tuple[TrainState, jax.Array]:
+    """One round of L-BFGS for every member, each on its own draw of the data.
+
+    The curvature memory starts empty in every round, so nothing but the weights is carried over.
+
+    Args:
+      model: Dynamics, static.
+      config: Static.
+      state: Where training stands.
+      data: B transitions.
+
+    Returns:
+      The new state and the loss of each member at the end `[M]`. A member that leaves the finite
+      numbers keeps its weights from before the round, and its loss is NaN.
+    """
+    size = data.agent.shape[0]
+    key_draw, key_loss = jax.random.split(jax.random.fold_in(state.key, state.epoch))
+
+    def one(member: jax.Array, weights: PyTree) -> tuple[PyTree, jax.Array]:
+        rows = jax.random.permutation(jax.random.fold_in(key_draw, member), size)
+        batch = jax.tree.map(lambda leaf: leaf[rows[: config.polish_size]][None], data)
+
+        def loss(weights: PyTree) -> jax.Array:
+            lifted = jax.tree.map(lambda leaf: leaf[None], weights)
+            params = ModelParams(lifted, state.params.normalizer)
+            return model.loss(params, batch, key_loss)[0].sum()
+
+        return _lbfgs(loss, weights, config.polish_steps)
+
+    # One member after the other: line searches differ in length, and together they would all take
+    # the longest.
+    members = (jnp.arange(model.num_members), state.params.weights)
+    weights, losses = lax.map(lambda xs: one(*xs), members)
+    good = jnp.isfinite(losses) & _finite_members(weights)
+    weights = _where_members(good, weights, state.params.weights)
+    new_state = state._replace(params=state.params._replace(weights=weights), epoch=state.epoch + 1)
+    return new_state, jnp.where(good, losses, jnp.nan)
+
+
+def _lbfgs(
+    loss: Callable[[PyTree], jax.Array], weights: PyTree, num_steps: int
+) -> tuple[PyTree, jax.Array]:
+    """Minimises `loss` from `weights`; returns the new weights and their loss `[]`."""
+    method = optax.lbfgs(memory_size=MEMORY_SIZE)
+    value_and_grad = optax.value_and_grad_from_state(loss)
+
+    def step(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], None]:
+        weights, opt_state = carry
+        value, grad = value_and_grad(weights, state=opt_state)
+        updates, opt_state = method.update(
+            grad, opt_state, weights, value=value, grad=grad, value_fn=loss
+        )
+        return (optax.apply_updates(weights, updates), opt_state), None
+
+    with jax.numpy_rank_promotion("allow"):  # optax scales vectors by scalars
+        (weights, _), _ = lax.scan(step, (weights, method.init(weights)), length=num_steps)
+    return weights, loss(weights)
 
 
 def _finite_members(tree: PyTree) -> jax.Array:
@@ -159,22 +239,22 @@ def _where_members(good: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(choose, new, old)
 
 
-def fit(
+def train(
     model: DynamicsModel,
-    config: FitConfig,
-    state: FitState,
+    config: TrainConfig,
+    state: TrainState,
     data: Transitions,
-    on_epoch: Callable[[FitState, jax.Array], None] = lambda state, losses: None,
-) -> FitState:
-    """Trains to `config.num_epochs`, from wherever `state` stands.
+    on_epoch: Callable[[TrainState, jax.Array], None] = lambda state, losses: None,
+) -> TrainState:
+    """Trains to the end of the config's epochs and rounds, from wherever `state` stands.
 
     Args:
       model: Dynamics.
       config: How.
       state: From `init`, or restored.
       data: Transitions on the device.
-      on_epoch: Called after each epoch with the new state and the losses `[M]`, for logs and
-        checkpoints.
+      on_epoch: Called after each epoch or round with the new state and the losses `[M]`, for logs
+        and checkpoints.
 
     Returns:
       The final state.
@@ -183,13 +263,14 @@ def fit(
       DivergedError: A member's loss is not finite; says which and when. `on_epoch` was last called
         with a good state.
     """
-    while int(state.epoch) < config.num_epochs:
-        new_state, losses = run_epoch(model, config, state, data)
+    while int(state.epoch) < config.num_rounds:
+        advance = run_epoch if int(state.epoch) < config.num_epochs else polish
+        new_state, losses = advance(model, config, state, data)
         bad = [m for m, loss in enumerate(losses.tolist()) if loss != loss]
         if bad:
             raise DivergedError(
                 f"the loss of member(s) {bad} is not finite in epoch {int(new_state.epoch)} at a "
-                f"learning rate of {config.learning_rate:g}: lower config.fit.learning_rate, and "
+                f"learning rate of {config.learning_rate:g}: lower config.train.learning_rate, and "
                 "look for extreme values in the data"
             )
         state = new_state

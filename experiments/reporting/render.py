@@ -1,0 +1,241 @@
+"""Tables to Markdown, HTML, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from experiments.reporting.measures import BETTER, SAME, WORSE
+from experiments.reporting.model import Cell, Column, Table
+
+MARKS: Mapping[str, str] = {BETTER: "▲", SAME: "=", WORSE: "▼", "": ""}
+LEGEND = (
+    "▲ better than the paper, = the same, ▼ worse. Errors are the same when equal as the paper "
+    "printed them (a printed 0.0: below 0.005); returns also when the 95 % interval of the "
+    "difference, ours and the paper's spread over five trials together, holds 0. In brackets: "
+    "95 % bootstrap interval of the mean over episodes. Shortfall: (R_true − R_method) / |R_true|, "
+    "episodes paired."
+)
+_LATEX_MARKS: Mapping[str, str] = {
+    BETTER: r"$\uparrow$",
+    SAME: "$=$",
+    WORSE: r"$\downarrow$",
+    "": "",
+}
+_LATEX = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "−": "$-$",
+        "–": "--",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "²": "$^2$",
+        "ε": r"$\varepsilon$",
+        "▲": r"$\uparrow$",
+        "▼": r"$\downarrow$",
+        "|": r"$|$",
+    }
+)
+CSV_FIELDS = (
+    "table",
+    "environment",
+    "behavior",
+    "method",
+    "agent",
+    "metric",
+    "value",
+    "std",
+    "low",
+    "high",
+    "num_trials",
+    "num_episodes",
+    "paper",
+    "paper_std",
+    "verdict",
+)
+
+
+def to_markdown(table: Table, level: int = 3) -> str:
+    """Renders a table as GitHub's Markdown under a heading of a level (0: none)."""
+    lines = [f"{'#' * level} {table.title}", ""] if level else []
+    if table.lines:
+        heads = [*table.stubs, *(_markdown_head(column) for column in table.columns)]
+        rules = ["---"] * len(table.stubs) + [":-:"] * len(table.columns)
+        lines += [_pipes(heads), _pipes(rules)]
+        lines += [_pipes([*x.labels, *map(_markdown_cell, x.cells)]) for x in table.lines]
+        lines.append("")
+    lines += [f"{note}\n" for note in footnotes(table)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_html(table: Table) -> str:
+    """Renders a table as an HTML figure; marks carry their meaning for those who hear it."""
+    heads = "".join(f'<th scope="col">{html.escape(stub)}</th>' for stub in table.stubs)
+    for column in table.columns:
+        note = f"<small>{html.escape(column.note)}</small>" if column.note else ""
+        heads += f'<th scope="col" class="num">{html.escape(column.name)}{note}</th>'
+    body = []
+    for line in table.lines:
+        labels = "".join(f'<th scope="row">{html.escape(label)}</th>' for label in line.labels)
+        body.append(f"<tr>{labels}{''.join(_html_cell(cell) for cell in line.cells)}</tr>")
+    grid = (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}">'
+        f"<table><caption>{html.escape(table.title)}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+    if not table.lines:
+        grid = f"<h3>{html.escape(table.title)}</h3>"
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(table))
+    return grid + notes
+
+
+def to_latex(table: Table) -> str:
+    """Renders a table for LaTeX with the packages `booktabs` and `graphicx`."""
+    if not table.lines:
+        return "\n".join(f"% {note}" for note in (table.title, *footnotes(table))) + "\n"
+    heads = [latex(stub) for stub in table.stubs]
+    heads += [_stack([column.name, column.note]) for column in table.columns]
+    body = [[*map(latex, x.labels), *map(_latex_cell, x.cells)] for x in table.lines]
+    notes = " ".join(latex(note) for note in footnotes(table))
+    label = "-".join(part for part in (table.name, table.environment) if part).replace("_", "-")
+    rows = "\n".join(" & ".join(line) + r" \\" for line in body)
+    spec = "l" * len(table.stubs) + "c" * len(table.columns)
+    return "\n".join(
+        [
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{latex(table.title)}}}",
+            rf"\label{{tab:{label}}}",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{spec}}}",
+            r"\toprule",
+            " & ".join(heads) + r" \\",
+            r"\midrule",
+            rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            rf"\par\smallskip{{\footnotesize {notes}}}" if notes else "%",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def to_csv(tables: Iterable[Table]) -> str:
+    """Renders tables as one CSV: a line per number, with ours, the paper's, and the verdict.
+
+    Cells that hold text only, such as those of the cost table, are in Markdown and HTML.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for line in table.lines:
+            for cell in line.cells:
+                writer.writerows(_records(table, line.behavior, line.method, cell))
+    return file.getvalue()
+
+
+def footnotes(table: Table) -> list[str]:
+    """Returns the sentences below a table: its notes, and what is missing."""
+    notes = list(table.notes)
+    if table.missing:
+        shown = "; ".join(table.missing[:12])
+        more = f"; and {len(table.missing) - 12} more" if len(table.missing) > 12 else ""
+        notes.append(f"Missing: {shown}{more}.")
+    return notes
+
+
+def latex(text: str) -> str:
+    """Escapes text for LaTeX."""
+    return text.translate(_LATEX)
+
+
+def _records(table: Table, behavior: str, method: str, cell: Cell) -> list[dict[str, object]]:
+    return [
+        {
+            "table": table.name,
+            "environment": table.environment,
+            "behavior": behavior,
+            "method": method,
+            "agent": cell.agent,
+            "metric": m.metric,
+            "value": _number(m.value),
+            "std": _number(m.std),
+            "low": _number(m.low),
+            "high": _number(m.high),
+            "num_trials": m.num_trials,
+            "num_episodes": m.num_episodes,
+            "paper": None if m.paper is None else m.paper.value,
+            "paper_std": None if m.paper is None else m.paper.std,
+            "verdict": m.verdict,
+        }
+        for m in cell.measures
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _marked(cell: Cell) -> str:
+    return " ".join(f"{text} {MARKS[verdict]}".strip() for text, verdict in cell.pieces)
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_head(column: Column) -> str:
+    return column.name + (f"<br><sub>{column.note}</sub>" if column.note else "")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    below = [cell.extra, f"paper {cell.paper}" if cell.paper else ""]
+    text = _marked(cell) + "".join(f"<br><sub>{part}</sub>" for part in below if part)
+    return text.replace("|", r"\|")
+
+
+def _html_cell(cell: Cell) -> str:
+    pieces = []
+    for text, verdict in cell.pieces:
+        mark = ""
+        if verdict:
+            mark = (
+                f' <span class="mark {verdict}" role="img" aria-label="{verdict}" '
+                f'title="{verdict}">{MARKS[verdict]}</span>'
+            )
+        pieces.append(f'<span class="piece">{html.escape(text)}{mark}</span>')
+    below = f"<small>{html.escape(cell.extra)}</small>" if cell.extra else ""
+    if cell.paper:
+        below += f'<small class="paper">paper {html.escape(cell.paper)}</small>'
+    return f'<td class="{cell.pieces[0][1]}">{" ".join(pieces)}{below}</td>'
+
+
+def _latex_cell(cell: Cell) -> str:
+    first = " ".join(f"{latex(text)}{_LATEX_MARKS[verdict]}" for text, verdict in cell.pieces)
+    below = [cell.extra, f"paper {cell.paper}" if cell.paper else ""]
+    return _stack_latex([first, *(rf"{{\scriptsize {latex(part)}}}" for part in below if part)])
+
+
+def _stack(parts: Sequence[str]) -> str:
+    return _stack_latex([latex(part) for part in parts if part])
+
+
+def _stack_latex(parts: Sequence[str]) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    stacked = r" \\ ".join(parts)
+    return rf"\begin{{tabular}}[c]{{@{{}}c@{{}}}}{stacked}\end{{tabular}}"

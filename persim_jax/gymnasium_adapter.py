@@ -1,0 +1,174 @@
+"""One agent as a `gymnasium.Env`: of a true environment or of a learned simulator.
+
+Libraries that train policies by stepping an environment can then use either, unchanged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnasium.envs.registration import EnvSpec
+
+from persim_jax.models.base import DynamicsModel
+from persim_jax.models.true_env import true_dynamics
+from persim_jax.types import Environment, PyTree, RewardFn, Task, TerminatedFn
+
+ResetFn = Callable[[jax.Array], jax.Array]
+"""`(key) -> obs [D]`, an initial observation; the key is consumed."""
+
+
+class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
+    """Steps a model that is bound to one agent, for as long as `task.spec.max_steps`.
+
+    Observations are the mean over the model's members, of which each goes on from its own state;
+    what each of them believes is in `info["member_obs"]`, `[M, D]`. A true environment is a model
+    of one member (see `from_environment`).
+
+    Args:
+      model: Dynamics.
+      bound: The model bound to one agent.
+      task: Spec, reward and termination.
+      reset: Draws an initial observation.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+
+    def __init__(self, model: DynamicsModel, bound: PyTree, task: Task, reset: ResetFn) -> None:
+        spec = task.spec
+        self._model, self._bound, self._task, self._reset = model, bound, task, reset
+        # Any finite number: bounds that are infinite draw warnings from gymnasium's checker, and
+        # no others are known to hold for a learned model.
+        limit = np.finfo(np.float32).max
+        self.observation_space = gymnasium.spaces.Box(-limit, limit, (spec.obs_size,), np.float32)
+        if spec.discrete:
+            self.action_space = gymnasium.spaces.Discrete(spec.num_actions)
+        else:
+            low, high = np.float32(spec.action_low), np.float32(spec.action_high)
+            self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
+        # With a spec, gymnasium's own tools can make this environment again.
+        kwargs = {"model": model, "bound": bound, "task": task, "reset": reset}
+        self.spec = EnvSpec("persim_jax/Agent-v0", entry_point=type(self), kwargs=kwargs)
+        self._key = jax.random.key(0)
+        self._model_state: PyTree = None
+        self._obs: jax.Array | None = None
+        self._num_steps = 0
+
+    @classmethod
+    def from_environment(cls, env: Environment, covariates: np.ndarray) -> GymnasiumEnv:
+        """Returns the agent of a true environment that has these covariates `[C]`."""
+        params = env.params(jnp.asarray(covariates))
+        reset = functools.partial(_reset_environment, env, params)
+        return cls(true_dynamics(env), params, env, reset)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode.
+
+        Args:
+          seed: Seed of this and of all later episodes; without one they go on from the last seed.
+          options: Ignored.
+
+        Returns:
+          The observation `[D]` and `{"member_obs": [M, D]}`.
+        """
+        super().reset(seed=seed, options=options)
+        # All of an episode's randomness comes from one key, and that from gymnasium's generator.
+        self._key = jax.random.key(int(self.np_random.integers(2**31)))
+        self._num_steps = 0
+        obs = self._reset(jax.random.fold_in(self._key, 0))
+        self._model_state, self._obs, members = _start(self._model, self._bound, obs)
+        return _to_numpy(self._obs), {"member_obs": _to_numpy(members)}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Takes one action.
+
+        Args:
+          action: An integer when actions are discrete, `[A]` within the bounds when continuous.
+
+        Returns:
+          Observation `[D]`, reward, terminated, truncated, `{"member_obs": [M, D]}`.
+
+        Raises:
+          gymnasium.error.ResetNeeded: No episode has begun, or this one is over.
+          gymnasium.error.InvalidAction: The action is not in `action_space`.
+        """
+        if self._obs is None:
+            raise gymnasium.error.ResetNeeded("No episode is running: call reset() before step().")
+        action = self._checked(action)
+        self._num_steps += 1
+        self._model_state, obs, members, reward, terminated = _advance(
+            self._model,
+            self._task.reward,
+            self._task.terminated,
+            jax.random.fold_in(self._key, self._num_steps),
+            self._bound,
+            self._model_state,
+            self._obs,
+            action,
+        )
+        ended = bool(terminated)
+        truncated = not ended and self._num_steps >= self._task.spec.max_steps
+        self._obs = None if ended or truncated else obs
+        info = {"member_obs": _to_numpy(members)}
+        return _to_numpy(obs), float(reward), ended, truncated, info
+
+    def _checked(self, action: Any) -> jax.Array:
+        """Returns an action as the model takes it."""
+        if not self._task.spec.discrete:
+            # Policies in float64 are common and harmless; actions out of bounds are neither.
+            action = np.asarray(action, np.float32)
+        if not self.action_space.contains(action):
+            raise gymnasium.error.InvalidAction(
+                f"The action {action!r} is not in {self.action_space}; clip or map it first."
+            )
+        return jnp.asarray(action, jnp.int32 if self._task.spec.discrete else jnp.float32)
+
+
+def _to_numpy(array: jax.Array) -> np.ndarray:
+    """Returns a copy that the user may change, in the dtype of the observation space."""
+    return np.array(array, np.float32)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _reset_environment(env: Environment, params: PyTree, key: jax.Array) -> jax.Array:
+    return env.observe(env.reset(key, params), params)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start(
+    model: DynamicsModel, bound: PyTree, obs: jax.Array
+) -> tuple[PyTree, jax.Array, jax.Array]:
+    """Returns the model's state at `obs [D]`, the mean over members `[D]` and all `[M, D]`."""
+    model_state = model.start(bound, obs)
+    members = model.observe(model_state)
+    return model_state, members.mean(axis=0), members
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _advance(
+    model: DynamicsModel,
+    reward_fn: RewardFn,
+    terminated_fn: TerminatedFn,
+    key: jax.Array,
+    bound: PyTree,
+    model_state: PyTree,
+    obs: jax.Array,
+    action: jax.Array,
+) -> tuple[PyTree, jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns state, mean observation `[D]`, members `[M, D]`, reward and terminated after a step.
+
+    The records are static and hashable, so all agents of a model share one compilation.
+    """
+    encoded = model.encode_actions(bound, action)
+    model_state = model.step(key, bound, model_state, encoded)
+    members = model.observe(model_state)
+    next_obs = members.mean(axis=0)
+    reward = reward_fn(obs, action, next_obs)
+    return model_state, next_obs, members, reward, terminated_fn(next_obs)

@@ -1,0 +1,123 @@
+"""PerSim, the paper's Section 4: learn a simulator for every agent, then plan in it.
+
+Step 1. Fit an ensemble of M factor models, delta_d(n, s, a) = sum_l u_l(n) v_l(s, d) w_l(a), to the
+one trajectory of each of N agents.
+Step 2. For agent n take the first action of the sequence with the best return, averaged over the
+members' simulators of n.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from persim_jax import training
+from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.methods.base import Method, Monitor
+from persim_jax.models.base import DynamicsModel
+from persim_jax.models.factor import FactorConfig, factor_model
+from persim_jax.planning.mpc import PlannerConfig
+from persim_jax.rollout import Policy
+from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.training import TrainConfig
+from persim_jax.types import Environment, PyTree, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class PersimConfig:
+    """Settings of PerSim that do not follow from the data; hashable.
+
+    Attributes:
+      rank: r.
+      train: How the ensemble is trained.
+      state_features: See `FactorConfig`, as for all that follow.
+    """
+
+    rank: int = 5
+    train: TrainConfig = TrainConfig(
+        num_epochs=60, batch_size=64, learning_rate=1e-3, polish_rounds=10
+    )
+    state_features: tuple[int, ...] = (32,)
+    action_features: tuple[int, ...] = ()
+    activation: str = "tanh"
+    skip: bool = True
+    ensemble_size: int = 5
+    normalize_obs: bool = True
+    normalize_delta: bool = True
+    agent_start: float | None = 1.0
+    agent_penalty: float = 0.0
+
+    def factor(self, dataset: OfflineDataset) -> FactorConfig:
+        """The model's config for these data."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "train"}
+        return FactorConfig(
+            num_agents=dataset.num_agents,
+            obs_size=dataset.info.obs_size,
+            action_size=dataset.info.action_size,
+            discrete=dataset.info.discrete,
+            **own,
+        )
+
+
+def fit(
+    key: jax.Array,
+    dataset: OfflineDataset,
+    task: Task | None = None,
+    config: PersimConfig | None = None,
+    monitor: Monitor | None = None,
+) -> PersonalizedSimulators:
+    """Step 1: learns a simulator for every agent of a dataset.
+
+    Args:
+      key: Consumed.
+      dataset: One trajectory of each agent.
+      task: Reward and termination, needed for planning only.
+      config: Defaults to `PersimConfig()`, which suits small, nearly noise-free data.
+      monitor: Watches training and restores it.
+
+    Returns:
+      The simulators.
+
+    Raises:
+      ValueError: The dataset is not valid; says which agent and step.
+      DivergedError: A member's loss is no longer finite.
+    """
+    validate(dataset)
+    config, monitor = config or PersimConfig(), monitor or Monitor()
+    factor_config = config.factor(dataset)
+    model, data = factor_model(factor_config), jax.tree.map(jnp.asarray, dataset.transitions())
+    state = monitor.restore(training.init(key, model, data, config.train))
+    state = training.train(model, config.train, state, data, monitor.on_epoch)
+    return PersonalizedSimulators(
+        params=state.params,
+        agent_ids=dataset.agent_ids,
+        covariates=dataset.covariates,
+        config=factor_config,
+        task=task,
+    )
+
+
+def _fit(
+    key: jax.Array,
+    dataset: OfflineDataset,
+    env: Environment,
+    env_params: PyTree,
+    config: PersimConfig,
+    monitor: Monitor,
+) -> PersonalizedSimulators:
+    del env_params  # the truth is not for PerSim
+    return fit(key, dataset, env, config, monitor)
+
+
+def _policy(fitted: PersonalizedSimulators, agent: jax.Array, planner: PlannerConfig) -> Policy:
+    return fitted.policy(agent, planner)
+
+
+def _model(fitted: PersonalizedSimulators) -> tuple[DynamicsModel, Any]:
+    return fitted.model, fitted.params
+
+
+PERSIM = Method(name="persim", plans=True, fit=_fit, policy=_policy, model=_model)

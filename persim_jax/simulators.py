@@ -1,0 +1,309 @@
+"""What a user holds after `fit`: a simulator for every agent."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
+from persim_jax.models.base import DynamicsModel, ModelParams
+from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
+from persim_jax.planning.mpc import PlannerConfig, mpc_policy
+from persim_jax.rollout import Policy
+from persim_jax.types import Task
+
+FORMAT = "persim_jax.PersonalizedSimulators/1"
+
+
+class Prediction(NamedTuple):
+    """Predicted observations.
+
+    Attributes:
+      mean: `[..., D]`, the mean over members.
+      members: `[M, ..., D]`, what each member predicts; their spread says how far to trust it.
+    """
+
+    mean: jax.Array
+    members: jax.Array
+
+
+# flax's dataclass because config and task are static: a jitted function takes the whole object.
+@flax.struct.dataclass
+class PersonalizedSimulators:
+    """Simulators of N agents learned from one trajectory of each.
+
+    Attributes:
+      params: The ensemble.
+      agent_ids: `[N]` ids, in the order of the model's agent rows.
+      covariates: `[N, C]`, known constants of the agents; the model never sees them.
+      config: Static sizes of the model.
+      task: Reward, termination and spec, static; None if unknown, then there is no planning.
+    """
+
+    params: ModelParams
+    agent_ids: Any
+    covariates: Any
+    config: FactorConfig = flax.struct.field(pytree_node=False)
+    task: Task | None = flax.struct.field(pytree_node=False, default=None)
+
+    @property
+    def model(self) -> DynamicsModel:
+        """The dynamics as the record that rollouts and planners take."""
+        return factor_model(self.config)
+
+    @property
+    def num_agents(self) -> int:
+        """Number of agents, N."""
+        return self.config.num_agents
+
+    def row_of(self, agent_id: int) -> int:
+        """Returns the model's row of the agent with this id.
+
+        Raises:
+          KeyError: No agent has this id.
+        """
+        rows = np.flatnonzero(np.asarray(self.agent_ids) == agent_id)
+        if rows.size == 0:
+            raise KeyError(
+                f"no agent has the id {agent_id}: the {self.num_agents} ids are in "
+                "`simulators.agent_ids`"
+            )
+        return int(rows[0])
+
+    def for_agent(self, agent_id: int) -> PersonalizedSimulator:
+        """The simulator of one agent.
+
+        Raises:
+          KeyError: No agent has this id.
+        """
+        return PersonalizedSimulator(self, agent_id, self.row_of(agent_id))
+
+    def agent_factors(self) -> jax.Array:
+        """u(n) of every member and agent, `[M, N, r]`."""
+        return agent_factors(self.config, self.params)
+
+    def step(self, agent_id: int, obs: jax.Array, action: jax.Array) -> Prediction:
+        """Predicts the observation after one action.
+
+        Args:
+          agent_id: Whose simulator.
+          obs: `[D]`.
+          action: `[]` int or `[A]`.
+
+        Returns:
+          Mean `[D]` and members `[M, D]`.
+        """
+        path = self.rollout(agent_id, obs, jnp.asarray(action)[None])
+        return Prediction(path.mean[0], path.members[:, 0])
+
+    def rollout(self, agent_id: int, obs: jax.Array, actions: jax.Array) -> Prediction:
+        """Predicts the path under given actions; each member goes on from its own predictions.
+
+        Args:
+          agent_id: Whose simulator.
+          obs: `[D]`, where it starts.
+          actions: `[T]` int or `[T, A]`.
+
+        Returns:
+          Observations after each action, mean `[T, D]` and members `[M, T, D]`.
+
+        Raises:
+          KeyError: No agent has this id.
+          ValueError: A shape does not fit the model, or an action does not exist.
+        """
+        obs, actions = jnp.asarray(obs), jnp.asarray(actions)
+        _check_query(self.config, obs, actions)
+        members = _rollout(self, jnp.asarray(self.row_of(agent_id)), obs, actions)
+        return Prediction(members.mean(axis=0), members)
+
+    def policy(self, agent: jax.Array, planner: PlannerConfig) -> Policy:
+        """MPC in the simulator of the agent in row `agent []`, as a policy.
+
+        Raises:
+          ValueError: There is no task, so that nothing says what is good.
+        """
+        if self.task is None:
+            raise ValueError(
+                "planning needs a reward: give fit or PersonalizedSimulators.load a task"
+            )
+        bound = self.model.bind(self.params, agent, None)
+        return mpc_policy(self.model, bound, self.task, planner)
+
+    def plan(
+        self, key: jax.Array, agent_id: int, obs: jax.Array, planner: PlannerConfig
+    ) -> jax.Array:
+        """The next action for an agent, planned from scratch.
+
+        Args:
+          key: Consumed.
+          agent_id: Whose simulator.
+          obs: `[D]`.
+          planner: How.
+
+        Returns:
+          The action, `[]` int32 or `[A]`. To keep the plan between decisions use `policy`.
+        """
+        return _plan(self, key, jnp.asarray(self.row_of(agent_id)), jnp.asarray(obs), planner)
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
+        save(self, Path(directory))
+
+    @staticmethod
+    def load(
+        directory: str | os.PathLike[str], task: Task | None = None
+    ) -> PersonalizedSimulators:
+        """Reads what `save` wrote.
+
+        Args:
+          directory: As in `save`.
+          task: Reward and termination, for planning.
+
+        Raises:
+          FileNotFoundError: There are no simulators.
+          CorruptFileError: A file was cut short or altered; says which.
+        """
+        return load(Path(directory), task)
+
+
+@dataclasses.dataclass(frozen=True)
+class PersonalizedSimulator:
+    """The simulator of one agent.
+
+    Attributes:
+      simulators: All of them.
+      agent_id: Whose.
+      row: Its row in the model.
+    """
+
+    simulators: PersonalizedSimulators
+    agent_id: int
+    row: int
+
+    def step(self, obs: jax.Array, action: jax.Array) -> Prediction:
+        """As `PersonalizedSimulators.step`."""
+        return self.simulators.step(self.agent_id, obs, action)
+
+    def rollout(self, obs: jax.Array, actions: jax.Array) -> Prediction:
+        """As `PersonalizedSimulators.rollout`."""
+        return self.simulators.rollout(self.agent_id, obs, actions)
+
+    def plan(self, key: jax.Array, obs: jax.Array, planner: PlannerConfig) -> jax.Array:
+        """As `PersonalizedSimulators.plan`."""
+        return self.simulators.plan(key, self.agent_id, obs, planner)
+
+
+@jax.jit
+def _rollout(
+    simulators: PersonalizedSimulators, agent: jax.Array, obs: jax.Array, actions: jax.Array
+) -> jax.Array:
+    model = simulators.model
+    bound = model.bind(simulators.params, agent, None)
+    encoded = model.encode_actions(bound, actions)
+
+    def step(state: Any, xs: Any) -> tuple[Any, jax.Array]:
+        t, action = xs
+        state = model.step(jax.random.fold_in(jax.random.key(0), t), bound, state, action)
+        return state, model.observe(state)
+
+    times = jnp.arange(actions.shape[0])
+    _, members = lax.scan(step, model.start(bound, obs), (times, encoded))
+    return members.swapaxes(0, 1)
+
+
+@functools.partial(jax.jit, static_argnames=("planner",))
+def _plan(
+    simulators: PersonalizedSimulators,
+    key: jax.Array,
+    agent: jax.Array,
+    obs: jax.Array,
+    planner: PlannerConfig,
+) -> jax.Array:
+    policy = simulators.policy(agent, planner)
+    return policy.act(key, policy.init(), obs)[0]
+
+
+def _check_query(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
+    if obs.shape != (config.obs_size,):
+        raise ValueError(f"obs has shape {obs.shape}: this model's is ({config.obs_size},)")
+    if config.discrete:
+        if actions.ndim != 1 or not jnp.issubdtype(actions.dtype, jnp.integer):
+            raise ValueError(
+                f"actions are {actions.dtype} of shape {actions.shape}: discrete actions are "
+                "integers of shape (T,)"
+            )
+        if actions.size and not 0 <= int(actions.min()) <= int(actions.max()) < config.action_size:
+            raise ValueError(
+                f"actions reach from {int(actions.min())} to {int(actions.max())}: they must be "
+                f"0 to {config.action_size - 1}"
+            )
+    elif actions.ndim != 2 or actions.shape[1] != config.action_size:
+        raise ValueError(f"actions have shape {actions.shape}: (T, {config.action_size}) is due")
+
+
+def save(simulators: PersonalizedSimulators, directory: Path) -> None:
+    """Writes `simulators.npz` and, last, `simulators.json`."""
+    leaves = jax.tree.leaves(simulators.params)
+    arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    arrays |= {
+        "agent_ids": np.asarray(simulators.agent_ids),
+        "covariates": np.asarray(simulators.covariates),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    path = directory / "simulators.npz"
+    write_atomically(path, buffer.getvalue())
+    sidecar = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(simulators.config),
+        "task": simulators.task.spec.name if simulators.task else None,
+        "num_agents": simulators.num_agents,
+        "sha256": sha256_of(path),
+    }
+    write_json_atomically(directory / "simulators.json", sidecar)
+
+
+def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
+    """As `PersonalizedSimulators.load`."""
+    path, sidecar_path = directory / "simulators.npz", directory / "simulators.json"
+    if not sidecar_path.exists():
+        raise FileNotFoundError(f"there are no simulators in {directory}: {sidecar_path} is missing")
+    sidecar = json.loads(sidecar_path.read_text(encoding="utf8"))
+    if not path.exists() or sha256_of(path) != sidecar["sha256"]:
+        raise CorruptFileError(
+            f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
+            f"{directory} and fit again"
+        )
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in sidecar["config"].items()}
+    config = FactorConfig(**fields)
+    with np.load(path) as arrays:
+        like = jax.tree.structure(_params_shape(config))
+        leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(like.num_leaves)]
+        return PersonalizedSimulators(
+            params=jax.tree.unflatten(like, leaves),
+            agent_ids=arrays["agent_ids"],
+            covariates=arrays["covariates"],
+            config=config,
+            task=task,
+        )
+
+
+def _params_shape(config: FactorConfig) -> ModelParams:
+    """Structure of the ensemble, without computing anything."""
+    from persim_jax.models.factor import FactorNormalizer
+    from persim_jax.normalizer import identity
+
+    weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
+    unit = identity(config.obs_size)
+    return ModelParams(weights, FactorNormalizer(unit, unit))
