@@ -18,7 +18,7 @@ MAKE_VENV = test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 # its memory instead of one taking most of it. Which platform JAX runs on is left to JAX.
 WORKERS ?= 2
 PYTEST := OMP_NUM_THREADS=1 XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -n $(WORKERS)
-NOTEBOOKS := $(wildcard experiments/notebooks)
+NOTEBOOKS := $(wildcard notebooks)
 
 .PHONY: help venv quickstart lint types check test docs format clean
 .DEFAULT_GOAL := help

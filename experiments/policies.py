@@ -30,8 +30,8 @@ SHIPPED = pathlib.Path(__file__).parent / "shipped_policies"
 
 # Velocities of MountainCar are below 0.07; scaled, both coordinates have a range of about two.
 DQN_CONFIGS = {
-    "mountain_car": DQNConfig(hidden=(32, 32), learning_rate=5e-4, double=True, obs_scale=(1.0, 15.0)),
-    "cart_pole": DQNConfig(hidden=(32, 32), learning_rate=2e-4, double=True),
+    "mountain_car": DQNConfig(hidden=(48, 48), learning_rate=2e-4, double=True, obs_scale=(1.0, 15.0)),
+    "cart_pole": DQNConfig(hidden=(48, 48), learning_rate=2e-4, double=True),
 }
 
 

@@ -2,7 +2,7 @@
 
     python -m experiments.tables --rows=results --readme=README.md          # rewrite its results
     python -m experiments.tables --rows=results --readme=README.md --check  # are they up to date?
-    python -m experiments.tables --rows=results --out=tables.html           # all methods, all tables
+    python -m experiments.tables --rows=results --out=tables.html           # every table
 
 `--out` ends in .md, .html, .tex or .csv. Without `--readme` and `--out`, Markdown goes to the
 terminal.

@@ -42,7 +42,7 @@ TARGETS = {"mountain_car": (-200.0, -150.0), "cart_pole": (120.0, 150.0)}
 ONLINE_CONFIGS = {
     # Single random steps never leave the valley at these gravities; held ones swing the car up.
     "mountain_car": OnlineConfig(
-        evaluate_every=80, capacity=100_000, hold=Schedule(1.0, 0.02, 100_000), max_hold=30
+        evaluate_every=400, capacity=100_000, hold=Schedule(1.0, 0.02, 100_000), max_hold=30
     ),
     # Policies go from 20 to 200 within a thousand steps, so they are looked at every 80.
     "cart_pole": OnlineConfig(evaluate_every=16, hold=Schedule(1.0, 0.1, 10_000)),

@@ -106,7 +106,9 @@ def collect(
     return jax.vmap(one)(agents, policy_params, obs)
 
 
-def initial_obs(key: jax.Array, env: Environment, env_params: PyTree, agents: jax.Array) -> jax.Array:
+def initial_obs(
+    key: jax.Array, env: Environment, env_params: PyTree, agents: jax.Array
+) -> jax.Array:
     """Observations of fresh episodes `[N, D]`, lane i from `fold_in(key, agents[i])`.
 
     Args:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import jax
@@ -37,8 +37,6 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
       reset: Draws an initial observation.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
-
     def __init__(self, model: DynamicsModel, bound: PyTree, task: Task, reset: ResetFn) -> None:
         spec = task.spec
         self._model, self._bound, self._task, self._reset = model, bound, task, reset
@@ -53,7 +51,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
             self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         # With a spec, gymnasium's own tools can make this environment again.
         kwargs = {"model": model, "bound": bound, "task": task, "reset": reset}
-        self.spec = EnvSpec("persim_jax/Agent-v0", entry_point=type(self), kwargs=kwargs)
+        maker: Any = type(self)
+        self.spec = EnvSpec("persim_jax/Agent-v0", entry_point=maker, kwargs=kwargs)
         self._key = jax.random.key(0)
         self._model_state: PyTree = None
         self._obs: jax.Array | None = None

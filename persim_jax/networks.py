@@ -30,7 +30,9 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
       ValueError: If `fan_in` is not positive.
     """
     if fan_in < 1:
-        raise ValueError(f"fan_in is {fan_in}: give the layer an input with at least one coordinate")
+        raise ValueError(
+            f"fan_in is {fan_in}: give the layer an input with at least one coordinate"
+        )
     bound = fan_in**-0.5
 
     def initialize(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:

@@ -47,6 +47,6 @@ def apply(normalizer: Normalizer, values: jax.Array) -> jax.Array:
 
 
 def invert(normalizer: Normalizer, values: jax.Array) -> jax.Array:
-    """values * std + mean on the last axis `[..., D]`."""
+    """Values * std + mean on the last axis `[..., D]`."""
     shape = (1,) * (values.ndim - 1) + normalizer.mean.shape
     return values * normalizer.std.reshape(shape) + normalizer.mean.reshape(shape)

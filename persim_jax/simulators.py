@@ -18,7 +18,13 @@ from jax import lax
 
 from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
 from persim_jax.models.base import DynamicsModel, ModelParams
-from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
+from persim_jax.models.factor import (
+    FactorConfig,
+    FactorNormalizer,
+    agent_factors,
+    factor_model,
+)
+from persim_jax.normalizer import identity
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task
@@ -38,9 +44,8 @@ class Prediction(NamedTuple):
     members: jax.Array
 
 
-# flax's dataclass because config and task are static: a jitted function takes the whole object.
-@flax.struct.dataclass
-class PersonalizedSimulators:
+# flax's record because config and task are static: a jitted function takes the whole object.
+class PersonalizedSimulators(flax.struct.PyTreeNode):
     """Simulators of N agents learned from one trajectory of each.
 
     Attributes:
@@ -161,9 +166,7 @@ class PersonalizedSimulators:
         save(self, Path(directory))
 
     @staticmethod
-    def load(
-        directory: str | os.PathLike[str], task: Task | None = None
-    ) -> PersonalizedSimulators:
+    def load(directory: str | os.PathLike[str], task: Task | None = None) -> PersonalizedSimulators:
         """Reads what `save` wrote.
 
         Args:
@@ -261,7 +264,7 @@ def save(simulators: PersonalizedSimulators, directory: Path) -> None:
         "covariates": np.asarray(simulators.covariates),
     }
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
     write_atomically(path, buffer.getvalue())
     sidecar = {
@@ -278,18 +281,18 @@ def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
     """As `PersonalizedSimulators.load`."""
     path, sidecar_path = directory / "simulators.npz", directory / "simulators.json"
     if not sidecar_path.exists():
-        raise FileNotFoundError(f"there are no simulators in {directory}: {sidecar_path} is missing")
+        raise FileNotFoundError(f"no simulators in {directory}: {sidecar_path} is missing")
     sidecar = json.loads(sidecar_path.read_text(encoding="utf8"))
     if not path.exists() or sha256_of(path) != sidecar["sha256"]:
         raise CorruptFileError(
             f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
             f"{directory} and fit again"
         )
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in sidecar["config"].items()}
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sidecar["config"].items()}
     config = FactorConfig(**fields)
     with np.load(path) as arrays:
-        like = jax.tree.structure(_params_shape(config))
-        leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(like.num_leaves)]
+        shapes, like = jax.tree.flatten(_params_shape(config))
+        leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         return PersonalizedSimulators(
             params=jax.tree.unflatten(like, leaves),
             agent_ids=arrays["agent_ids"],
@@ -301,9 +304,6 @@ def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
 
 def _params_shape(config: FactorConfig) -> ModelParams:
     """Structure of the ensemble, without computing anything."""
-    from persim_jax.models.factor import FactorNormalizer
-    from persim_jax.normalizer import identity
-
     weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
     unit = identity(config.obs_size)
     return ModelParams(weights, FactorNormalizer(unit, unit))

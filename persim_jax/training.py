@@ -100,8 +100,10 @@ def optimizer(config: TrainConfig, num_transitions: int) -> optax.GradientTransf
     elif config.schedule == "halve":
         every = per_epoch * config.halve_every
         rate = optax.exponential_decay(config.learning_rate, every, 0.5, staircase=True)
-    return optax.adamw(rate, weight_decay=config.weight_decay) if config.weight_decay else (
-        optax.adam(rate)
+    return (
+        optax.adamw(rate, weight_decay=config.weight_decay)
+        if config.weight_decay
+        else (optax.adam(rate))
     )
 
 

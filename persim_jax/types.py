@@ -27,6 +27,7 @@ PlanningBonusFn: TypeAlias = Callable[[jax.Array], jax.Array]
 class Spec(Protocol):
     """Static, hashable facts of a task that models, planners and learners need."""
 
+    def __hash__(self) -> int: ...
     @property
     def name(self) -> str: ...
     @property
@@ -50,8 +51,12 @@ class Spec(Protocol):
 
 
 class Task(Protocol):
-    """What a planner knows of an environment without its dynamics: a spec, a reward, an end."""
+    """What a planner knows of an environment without its dynamics: a spec, a reward, an end.
 
+    Hashable, so that it may be a static argument of `jit`.
+    """
+
+    def __hash__(self) -> int: ...
     @property
     def spec(self) -> Any: ...
     @property

@@ -14,7 +14,10 @@ from gymnasium.utils.env_checker import check_env
 import envs
 from envs import base
 from persim_jax.gymnasium_adapter import GymnasiumEnv
-from persim_jax.models.base import DynamicsModel
+from persim_jax.models.base import DynamicsModel, ModelParams
+from persim_jax.models.factor import FactorConfig, factor_model
+from persim_jax.rollout import Policy, unroll
+from persim_jax.types import Transitions
 
 GAINS = np.float32([1.0, 3.0])
 
@@ -66,6 +69,15 @@ def test_a_learned_simulator_passes_the_checker_without_warnings():
     spec = dataclasses.replace(task.spec, action_low=(-1.0,), action_high=(1.0,))
     reset = lambda key: jax.random.uniform(key, (1,))  # noqa: E731
     check_env(GymnasiumEnv(model, jnp.asarray(1.0), task._replace(spec=spec), reset))
+
+
+def test_the_spec_makes_the_same_environment_again():
+    env = GymnasiumEnv.from_environment(envs.make("cart_pole"), np.float32([3.0, 0.2]))
+    again = gymnasium.make(env.spec)
+    env.reset(seed=2)
+    again.reset(seed=2)
+    for _ in range(5):
+        np.testing.assert_array_equal(env.step(1)[0], again.step(1)[0])
 
 
 @pytest.mark.parametrize("gravity", [0.0004, 0.0025])
@@ -130,6 +142,34 @@ def test_the_user_sees_the_mean_while_members_go_their_own_way():
         np.testing.assert_allclose(reward, obs[0] + 1000 * mean[0] + action, rtol=1e-5)
         assert not terminated
         mean = obs
+
+
+def test_a_factor_ensemble_passes_the_checker_and_goes_where_a_rollout_goes(key):
+    env = envs.make("cart_pole")
+    model = factor_model(FactorConfig(3, 4, 2, True, rank=2, state_features=(8,), ensemble_size=2))
+    obs = jax.random.uniform(key, (20, 4), minval=-0.05, maxval=0.05)
+    data = Transitions(
+        agent=jnp.arange(20) % 3,
+        obs=obs,
+        actions=jnp.arange(20) % 2,
+        rewards=jnp.ones(20),
+        next_obs=obs + 0.01,
+        terminated=jnp.zeros(20, bool),
+    )
+    params = ModelParams(model.init(key), model.fit_normalizer(data))
+    bound = model.bind(params, jnp.asarray(1), None)
+    simulator = GymnasiumEnv(model, bound, env, lambda key: obs[0])
+    check_env(simulator)
+
+    always_right = Policy(init=lambda: (), act=lambda key, state, obs: (jnp.asarray(1), state))
+    expected = unroll(key, model, bound, env, always_right, obs[0], max_steps=8)
+    simulator.reset()
+    for next_obs, reward in zip(expected.obs[1:], expected.rewards, strict=True):
+        actual = simulator.step(1)
+        np.testing.assert_allclose(actual[0], next_obs, rtol=1e-5, atol=1e-6)
+        assert actual[1] == reward
+        if actual[2]:
+            break
 
 
 def test_a_termination_of_the_mean_ends_the_episode_even_at_the_limit():

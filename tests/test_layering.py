@@ -26,7 +26,7 @@ LAYERS = {
     "persim_jax.models": 1,
     "persim_jax.learners": 1,
     "persim_jax.data": 1,
-    "persim_jax.fit": 2,
+    "persim_jax.training": 2,
     "persim_jax.rollout": 2,
     "persim_jax.planning": 3,
     "persim_jax.collect": 3,
@@ -204,10 +204,10 @@ def write_tree(root: Path, files: dict[str, str]) -> Path:
         ("configs/a.py", "from envs.covariates import RANGES"),
         ("envs/a.py", "import persim_jax.types"),
         ("envs/a.py", "from configs import base"),
-        ("persim_jax/fit.py", "import envs"),
-        ("persim_jax/fit.py", "def f():\n    from experiments.run import run"),
-        ("persim_jax/fit.py", "from absl import flags"),
-        ("persim_jax/fit.py", "import absl.flags as flags"),
+        ("persim_jax/training.py", "import envs"),
+        ("persim_jax/training.py", "def f():\n    from experiments.run import run"),
+        ("persim_jax/training.py", "from absl import flags"),
+        ("persim_jax/training.py", "import absl.flags as flags"),
         ("persim_jax/data/storage.py", "from ml_collections.config_dict import ConfigDict"),
         ("experiments/run.py", "from tests import oracles"),
         ("tests/oracles.py", "import jax"),
@@ -223,7 +223,7 @@ def test_folder_check_sees_a_wrong_arrow(tmp_path, name, line):
     [
         ("configs/a.py", "import ml_collections\nfrom configs import base"),
         ("envs/a.py", "import jax, gymnasium\nfrom envs.base import Env"),
-        ("persim_jax/fit.py", "from absl import logging\nfrom persim_jax.types import Batch"),
+        ("persim_jax/training.py", "from absl import logging\nfrom persim_jax.types import Batch"),
         ("experiments/run.py", "import envs, persim_jax, configs\nfrom absl import flags"),
         ("tests/oracles.py", "import itertools\nimport numpy as np\nfrom numpy import linalg"),
         ("tests/test_run.py", "from experiments import run\nfrom tests import oracles"),
@@ -263,7 +263,10 @@ def test_layer_check_asks_for_the_layer_of_a_new_module(tmp_path):
 
 
 def test_layer_check_sees_an_import_through_the_top(tmp_path):
-    files = {"persim_jax/__init__.py": "", "persim_jax/fit.py": "from persim_jax import Dataset"}
+    files = {
+        "persim_jax/__init__.py": "",
+        "persim_jax/training.py": "from persim_jax import Dataset",
+    }
     (problem,) = layer_problems(write_tree(tmp_path, files))
     assert "imports the top of persim_jax" in problem
 

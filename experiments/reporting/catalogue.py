@@ -40,4 +40,6 @@ def render_tables(tables: Sequence[Table], suffix: str) -> str:
         return "\n".join(to_html(table) for table in tables)
     if suffix == ".md":
         return "\n".join([*(to_markdown(table) for table in tables), LEGEND, ""])
-    raise ValueError(f"cannot write tables as {suffix!r}: use a name ending in .md, .html, .tex, .csv")
+    raise ValueError(
+        f"cannot write tables as {suffix!r}: use a name ending in .md, .html, .tex, .csv"
+    )

@@ -140,7 +140,9 @@ def cost_table(rows: Sequence[Row]) -> Table:
         )
         means = [aggregate.mean_and_std(cells.get(metric, []))[0] for metric in metrics]
         texts = [f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}" for v in means]
-        shown = [_plain(model.DASH if math.isnan(v) else t) for v, t in zip(means, texts, strict=True)]
+        shown = [
+            _plain(model.DASH if math.isnan(v) else t) for v, t in zip(means, texts, strict=True)
+        ]
         made.append(Line(labels, tuple(shown), behavior, method))
     stubs = ("Environment", "Data", "Method", "Device")
     missing = () if made else ("rows of training time and planning speed",)

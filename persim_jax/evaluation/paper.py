@@ -70,17 +70,13 @@ class PaperCell(NamedTuple):
       value: The number.
       std: Standard deviation over five trials; None in Table 1, which has none.
       decimals: Digits printed after the decimal point.
+      text: The number with its digits, and its spread if it has one, as printed.
     """
 
     value: float
     std: float | None
     decimals: int
-
-    @property
-    def text(self) -> str:
-        """The number with the digits of the paper, and its spread if it has one."""
-        printed = f"{self.value:.{self.decimals}f}"
-        return printed if self.std is None else f"{printed} ± {self.std:g}"
+    text: str
 
 
 def paper_cell(
@@ -126,9 +122,7 @@ def paper_agents(environment: str) -> tuple[dict[str, float], ...]:
         return ()
     keys = (n[2] for n in _cells() if n[0] == "3" and n[1] == ENVIRONMENTS[environment])
     names = COVARIATES[environment]
-    return tuple(
-        dict(zip(names, map(float, key), strict=True)) for key in dict.fromkeys(keys)
-    )
+    return tuple(dict(zip(names, map(float, key), strict=True)) for key in dict.fromkeys(keys))
 
 
 def paper_label(environment: str, covariates: Mapping[str, float]) -> str | None:
@@ -166,7 +160,9 @@ def _label_key(table: int, environment: str, label: str) -> _AgentKey:
         try:
             return tuple(f"{float(part):.4g}" for part in label.strip("()").split("/"))
         except ValueError as error:
-            raise ValueError(f"label {label!r} is not numbers joined by '/', such as 2/0.5") from error
+            raise ValueError(
+                f"label {label!r} is not numbers joined by '/', such as 2/0.5"
+            ) from error
     shown = {key for n in _cells() if n[0] == str(table) and (key := n[2]) and len(key) == 1}
     meant = [key for key in shown if _GRAVITY_LABELS[key[0]] == label]
     if len(meant) > 1:
@@ -189,5 +185,6 @@ def _cells() -> dict[tuple[str, str, _AgentKey, str, str, str], PaperCell]:
                 value=float(line["value"]),
                 std=float(line["std"]) if line["std"] else None,
                 decimals=len(line["value"].partition(".")[2]),
+                text=" ± ".join(filter(None, (line["value"], line["std"]))),
             )
     return cells

@@ -16,9 +16,8 @@ from persim_jax.rollout import Policy
 from persim_jax.types import Environment, PyTree
 
 
-# flax's dataclass because the environment is static.
-@flax.struct.dataclass
-class TrueEnv:
+# flax's record because the environment is static.
+class TrueEnv(flax.struct.PyTreeNode):
     """The truth as something fitted.
 
     Attributes:

@@ -171,7 +171,7 @@ def agent_factors(config: FactorConfig, params: ModelParams) -> jax.Array:
     return jax.vmap(lambda w: network.apply({"params": w}, agents, method=method))(params.weights)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def factor_model(config: FactorConfig) -> DynamicsModel:
     """The factor model as a `DynamicsModel`; the same record for the same config."""
     return DynamicsModel(

@@ -20,7 +20,7 @@ def _nothing_to_train(*args: object) -> NoReturn:
     raise TypeError("a true environment has no weights: it cannot be initialised or trained.")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def true_dynamics(env: Environment) -> DynamicsModel:
     """Wraps an environment so that planners and rollouts see it as a model of one member.
 

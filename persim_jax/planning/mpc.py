@@ -47,7 +47,7 @@ class PlannerConfig:
             raise ValueError(f"sampler {self.sampler!r} is unknown: use one of {SAMPLERS}")
         if min(self.num_candidates, self.horizon) < 1:
             raise ValueError(
-                f"num_candidates {self.num_candidates} and horizon {self.horizon} must be at least 1"
+                f"num_candidates {self.num_candidates} and horizon {self.horizon} must be positive"
             )
         if self.chunk_size < 0 or (self.chunk_size and self.num_candidates % self.chunk_size):
             raise ValueError(

@@ -46,7 +46,7 @@ class ShootingState(NamedTuple):
     tie_break: jax.Array
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def random_shooting(spec: Spec, num_candidates: int, horizon: int) -> Sampler:
     """Uniformly random sequences of discrete actions, and the previous plan shifted by one.
 

@@ -1,0 +1,97 @@
+"""Every field of a run with its default; the environments' files hold overrides only.
+
+Paper and protocol meet here: where they leave a choice, it is a field.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+VARIANTS = ("smoke", "default", "paper")
+
+
+def get_base(environment: str, variant: str) -> ConfigDict:
+    """Returns the config that all environments share.
+
+    Args:
+      environment: Name in `envs.ENV_NAMES`.
+      variant: "" or "default", "smoke" (sizes for tests) or "paper" (the authors' settings).
+
+    Raises:
+      ValueError: There is no such variant.
+    """
+    variant = variant or "default"
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
+    config = ConfigDict()
+    config.environment = environment
+    config.behavior = "random"
+    config.variant = variant
+    config.seed = 0
+    config.trial = 0
+    # "highest" keeps float32 products in float32 on accelerators that would round them.
+    config.matmul_precision = "highest"
+    config.agents = ConfigDict({"num_agents": 20 if variant == "smoke" else 500, "seed": 0})
+    config.model = _model()
+    config.train = _train()
+    config.prediction = ConfigDict(
+        {
+            "warm_up": 10,
+            "num_steps": 50,
+            "num_episodes": 2 if variant == "smoke" else 200,
+            "combine": "mean",
+        }
+    )
+    config.planner = ConfigDict(
+        {
+            "sampler": "random_shooting",
+            "num_candidates": 1000,
+            "horizon": 50,
+            "bonus_weight": 0.0,
+            # Candidates whose hidden layer fits a core's cache; 0 (all) on an accelerator.
+            "chunk_size": 100,
+        }
+    )
+    planning, policy = {"smoke": (2, 2), "default": (10, 100), "paper": (20, 100)}[variant]
+    config.evaluation = ConfigDict({"planning_episodes": planning, "policy_episodes": policy})
+    if variant == "smoke":
+        config.planner.update({"num_candidates": 20, "horizon": 10, "chunk_size": 20})
+        config.train.update({"num_epochs": 2})
+        config.model.update({"state_features": (16,), "ensemble_size": 2})
+    return config
+
+
+def _model() -> ConfigDict:
+    """The authors' encoders; see `persim_jax.models.factor.FactorConfig` for what each means."""
+    return ConfigDict(
+        {
+            "rank": 3,
+            "state_features": (256,),
+            "action_features": (),
+            "activation": "relu",
+            "skip": False,
+            "ensemble_size": 5,
+            "normalize_obs": False,
+            "normalize_delta": False,
+            # Negative: drawn as PyTorch draws it.
+            "agent_start": -1.0,
+            "agent_penalty": 0.0,
+        }
+    )
+
+
+def _train() -> ConfigDict:
+    """The authors' training; see `persim_jax.training.TrainConfig`."""
+    return ConfigDict(
+        {
+            "num_epochs": 300,
+            "batch_size": 512,
+            "learning_rate": 1e-3,
+            "schedule": "halve",
+            "halve_every": 150,
+            "weight_decay": 0.0,
+            "polish_rounds": 0,
+            "polish_steps": 200,
+            "polish_size": 16384,
+        }
+    )

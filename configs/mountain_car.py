@@ -1,0 +1,27 @@
+"""MountainCar with gravity as the covariate.
+
+python -m experiments.run --config=configs/mountain_car.py --workdir=runs/mountain_car
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.base import get_base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant: "", "smoke" or "paper"."""
+    config = get_base("mountain_car", variant)
+    config.model.rank = 3
+    # The authors' shaping: the reward is flat until the goal.
+    config.planner.bonus_weight = 0.5
+    if config.variant != "paper":
+        # Chosen on the validation agents: a quarter of the authors' width predicts better and plans
+        # three times faster.
+        config.model.update({"normalize_obs": True, "normalize_delta": True})
+        config.train.update({"learning_rate": 3e-3, "schedule": "cosine"})
+    if config.variant == "default":
+        config.model.state_features = (64,)
+        config.train.num_epochs = 10
+    return config

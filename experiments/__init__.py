@@ -1,0 +1,1 @@
+"""Launchers and what only they need; nobody imports this package."""

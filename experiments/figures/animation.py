@@ -1,0 +1,186 @@
+"""Figure 2 in motion: an animated GIF drawn with Pillow from the states."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.figures.filmstrip import GROUND_COLOR, PREDICTED_ALPHA
+from experiments.figures.scenes import Scene, Shape, scene_of
+from experiments.figures.style import PREDICTED_COLOR, TRUE_COLOR
+from persim_jax.files import write_atomically
+
+FRAME_MS = 80
+LAST_FRAME_MS = 1500
+PANEL = (216, 190)
+"""Size of an agent's panel in pixels."""
+_TOP = 36
+_BOTTOM = 26
+# Drawn larger and shrunk: Pillow's shapes have hard edges.
+_OVERSAMPLE = 3
+_NUM_COLORS = 48
+
+
+def write_gif(
+    environment: str,
+    true: ArrayLike,
+    predicted: ArrayLike,
+    agents: Sequence[Mapping[str, float]],
+    path: str | os.PathLike[str],
+) -> int:
+    """Writes one panel per agent, one frame per step, for ever repeated.
+
+    Args:
+      environment: `cart_pole` or `mountain_car`.
+      true: `[A, S + 1, D]`; NaN after an episode has ended, where the last state stays, paler.
+      predicted: `[A, S + 1, D]`, as `true`.
+      agents: The agents' covariates by name, length A.
+      path: File to write.
+
+    Returns:
+      The number of frames.
+    """
+    scene = scene_of(environment)
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    windows = [
+        _fit(scene.window(np.concatenate([true[i], predicted[i]]), agent))
+        for i, agent in enumerate(agents)
+    ]
+    frames = [
+        _frame(scene, true, predicted, agents, windows, step) for step in range(true.shape[1])
+    ]
+    # One palette for all frames: colours do not flicker, and the file is smaller.
+    palette = frames[len(frames) // 2].quantize(_NUM_COLORS)
+    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    buffer = io.BytesIO()
+    indexed[0].save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=indexed[1:],
+        duration=[FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS],
+        loop=0,
+        optimize=True,
+    )
+    write_atomically(path, buffer.getvalue())
+    return len(frames)
+
+
+def _frame(
+    scene: Scene,
+    true: NDArray[Any],
+    predicted: NDArray[Any],
+    agents: Sequence[Mapping[str, float]],
+    windows: Sequence[tuple[float, float, float, float]],
+    step: int,
+) -> Image.Image:
+    panels = [
+        _panel(scene, true[i], predicted[i], agent, windows[i], step)
+        for i, agent in enumerate(agents)
+    ]
+    width = PANEL[0] * len(panels)
+    frame = Image.new("RGB", (width, _TOP + PANEL[1] + _BOTTOM), "white")
+    pen = ImageDraw.Draw(frame)
+    for i, (panel, agent) in enumerate(zip(panels, agents, strict=True)):
+        frame.paste(panel, (i * PANEL[0], _TOP))
+        words = [f"{name} {float(value):.4g}" for name, value in agent.items()]
+        text = ", ".join(words).replace("_", " ")
+        middle = (i * PANEL[0] + PANEL[0] // 2, _TOP // 2)
+        pen.text(middle, text, fill=TRUE_COLOR, font=_font(14), anchor="mm")
+    _legend(pen, width, step, true.shape[1] - 1)
+    return frame
+
+
+def _legend(pen: ImageDraw.ImageDraw, width: int, step: int, last: int) -> None:
+    row = _TOP + PANEL[1] + _BOTTOM // 2
+    tint = _mix(PREDICTED_COLOR, PREDICTED_ALPHA)
+    for x, color, text in ((10, TRUE_COLOR, "true"), (70, tint, "predicted")):
+        pen.rectangle((x, row - 5, x + 10, row + 5), fill=color)
+        pen.text((x + 16, row), text, fill=TRUE_COLOR, font=_font(13), anchor="lm")
+    pen.text((width - 10, row), f"step {step} of {last}", fill=TRUE_COLOR, font=_font(13), anchor="rm")
+    # A bar that fills tells where in the horizon the loop is.
+    left, right = 170, max(171, width - 120)
+    pen.rectangle((left, row - 2, right, row + 2), fill="#E3E6EA")
+    pen.rectangle((left, row - 2, left + (right - left) * step / max(last, 1), row + 2), fill="#5B6470")
+
+
+def _panel(
+    scene: Scene,
+    true: NDArray[Any],
+    predicted: NDArray[Any],
+    agent: Mapping[str, float],
+    window: tuple[float, float, float, float],
+    step: int,
+) -> Image.Image:
+    size = (PANEL[0] * _OVERSAMPLE, PANEL[1] * _OVERSAMPLE)
+    panel = Image.new("RGB", size, "white")
+    for shape in scene.ground:
+        _draw(ImageDraw.Draw(panel), shape, GROUND_COLOR, window)
+    for states, color, alpha in (
+        (true, TRUE_COLOR, 1.0),
+        (predicted, PREDICTED_COLOR, PREDICTED_ALPHA),
+    ):
+        index = last_finite(states, step)
+        if index is None:
+            continue
+        # All shapes of one state share a layer, so that where they overlap they stay one colour.
+        layer = Image.new("L", size, 0)
+        for shape in scene.shapes(states[index], agent):
+            _draw(ImageDraw.Draw(layer), shape, 255, window)
+        strength = alpha if index == step else 0.4 * alpha
+        mask = layer.point(lambda level, strength=strength: round(level * strength))
+        panel.paste(Image.new("RGB", size, color), (0, 0), mask)
+    ImageDraw.Draw(panel).rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#E3E6EA", width=3)
+    return panel.resize(PANEL, Image.Resampling.LANCZOS)
+
+
+def last_finite(states: NDArray[Any], step: int) -> int | None:
+    """Returns the last step up to `step` at which the episode still went on, if any."""
+    alive = np.flatnonzero(np.isfinite(states[: step + 1]).all(axis=1))
+    return int(alive[-1]) if alive.size else None
+
+
+def _draw(
+    pen: ImageDraw.ImageDraw,
+    shape: Shape,
+    color: str | int,
+    window: tuple[float, float, float, float],
+) -> None:
+    scale = PANEL[0] * _OVERSAMPLE / (window[1] - window[0])
+    points = [((x - window[0]) * scale, (window[3] - y) * scale) for x, y in shape.points]
+    width = max(1, round(shape.width * scale))
+    if shape.kind == "polygon":
+        pen.polygon(points, fill=color)
+    elif shape.kind == "line":
+        pen.line(points, fill=color, width=width, joint="curve")
+    if shape.kind == "disc" or (shape.kind == "line" and len(points) == 2):
+        # Round ends for lines, too.
+        for x, y in points:
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=color)
+
+
+def _fit(window: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Widens a window about its middle to the shape of a panel."""
+    left, right, low, high = window
+    width = max(right - left, (high - low) * PANEL[0] / PANEL[1])
+    height = width * PANEL[1] / PANEL[0]
+    middle = (left + right) / 2
+    # The ground stays at the bottom: what is added in height is sky.
+    return middle - width / 2, middle + width / 2, low, low + height
+
+
+def _mix(color: str, alpha: float) -> tuple[int, int, int]:
+    """Returns a colour laid over white."""
+    channels = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    red, green, blue = (round(255 + alpha * (channel - 255)) for channel in channels)
+    return red, green, blue
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)

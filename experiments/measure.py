@@ -1,0 +1,172 @@
+"""The numbers of Tables 1 and 2, as rows."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from experiments.policies import greedy_act
+from experiments.records import Row, make_row
+from experiments.settings import planner_config, stage_key
+from experiments.stages import World
+from experiments.workdir import Workdir
+from persim_jax.collect import initial_obs
+from persim_jax.evaluation import prediction
+from persim_jax.evaluation.returns import evaluate_returns
+from persim_jax.methods.base import Method
+from persim_jax.types import PyTree
+
+
+def agent_fields(world: World, agent_id: int) -> dict[str, Any]:
+    """What rows say of an agent."""
+    return {
+        "agent_id": int(agent_id),
+        "covariates": world.agents.covariates_of(agent_id),
+        "paper_label": world.agents.paper_labels.get(agent_id),
+    }
+
+
+def episode_obs(workdir: Workdir, world: World, agent_id: int, count: int) -> jax.Array:
+    """Initial observations `[E, D]` of an agent's evaluation episodes.
+
+    They depend on seed, trial, agent and episode only, so every method meets the same ones, and
+    more episodes begin with the fewer.
+    """
+    key = jax.random.fold_in(stage_key(workdir.config, "episodes"), agent_id)
+    row = world.agents.row_of(agent_id)
+    params = jax.tree.map(lambda leaf: jnp.repeat(leaf[row][None], count, axis=0), world.env_params)
+    return initial_obs(key, world.env, params, jnp.arange(count))
+
+
+def open_loop_paths(
+    workdir: Workdir, world: World, method: Method, fitted: PyTree, agent_id: int
+) -> prediction.OpenLoop:
+    """The protocol's open-loop predictions for one agent, beside the truth."""
+    settings = workdir.config["prediction"]
+    assert method.model is not None
+    model, params = method.model(fitted)
+    row = world.agents.row_of(agent_id)
+    key = jax.random.fold_in(stage_key(workdir.config, "prediction"), agent_id)
+    key_true, key_model = jax.random.split(key)
+    episodes = prediction.true_episodes(
+        key_true,
+        world.env,
+        jax.tree.map(lambda leaf: leaf[row], world.env_params),
+        greedy_act(world.env.spec.name),
+        world.policies.test,
+        episode_obs(workdir, world, agent_id, settings["num_episodes"]),
+        settings["warm_up"] + settings["num_steps"],
+    )
+    return prediction.open_loop(
+        key_model, model, params, jnp.asarray(row), episodes, settings["warm_up"],
+        settings["combine"],
+    )  # fmt: skip
+
+
+def measure_prediction(workdir: Workdir, world: World, method: Method, fitted: PyTree) -> None:
+    """Runs the prediction test of every test agent that has none yet and adds its rows."""
+    todo = [a for a in world.agents.test_ids if not workdir.has(method.name, "rmse_mean", a)]
+    if not todo or method.model is None:
+        return
+    with workdir.timed(f"prediction {method.name}"):
+        for agent_id in todo:
+            start = time.perf_counter()
+            scores = prediction.score(open_loop_paths(workdir, world, method, fitted, agent_id))
+            rmse, r2 = np.asarray(scores.rmse, np.float64), np.asarray(scores.r2, np.float64)
+            seconds = time.perf_counter() - start
+            workdir.add(_prediction_rows(workdir, world, method.name, agent_id, rmse, r2, seconds))
+
+
+def _prediction_rows(
+    workdir: Workdir, world: World, name: str, agent_id: int, rmse: Any, r2: Any, seconds: float
+) -> list[Row]:
+    with warnings.catch_warnings():
+        # An agent all of whose episodes are left out has no score: NaN, null in the row.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        values = {
+            "rmse_mean": np.nanmean(rmse),
+            "rmse_std": np.nanstd(rmse),
+            "r2_median": np.nanmedian(r2),
+            "r2_mean": np.nanmean(r2),
+            "episodes_left_out": np.isnan(rmse).sum(),
+        }
+    per_episode = {"rmse_mean": rmse, "r2_median": r2}
+    return [
+        make_row(
+            workdir.context,
+            method=name,
+            metric=metric,
+            value=float(value),
+            num_episodes=len(rmse),
+            wall_s=seconds,
+            **agent_fields(world, agent_id),
+            **({"episode_values": per_episode[metric]} if metric in per_episode else {}),
+        )
+        for metric, value in values.items()
+    ]
+
+
+def measure_returns(
+    workdir: Workdir, world: World, method: Method, fitted: PyTree, console: Console
+) -> None:
+    """Runs the evaluation episodes of every test agent that has none yet and adds its rows."""
+    todo = [a for a in world.agents.test_ids if not workdir.has(method.name, "return_mean", a)]
+    if not todo:
+        return
+    settings = workdir.config["evaluation"]
+    count = settings["planning_episodes" if method.plans else "policy_episodes"]
+    planner = planner_config(workdir.config) if method.plans else None
+    arguments = (world.env, world.env_params, method.policy, fitted, planner)
+    with workdir.timed(f"planning {method.name}"):
+        # Compiled apart from the measurement, so that neither cost hides the other.
+        start = time.perf_counter()
+        agents, obs = jnp.zeros(count, jnp.int32), jnp.zeros((count, world.env.spec.obs_size))
+        key = stage_key(workdir.config, "planning")
+        compiled = evaluate_returns.lower(key, *arguments, agents, obs).compile()
+        rows = [_cost_row(workdir, method, "compile_seconds", time.perf_counter() - start)]
+        decisions, total = 0, 0.0
+        for agent_id in todo:
+            agents = jnp.full(count, world.agents.row_of(agent_id), jnp.int32)
+            obs = episode_obs(workdir, world, agent_id, count)
+            start = time.perf_counter()
+            returns, lengths = compiled(
+                jax.random.fold_in(key, agent_id), world.env_params, fitted, agents, obs
+            )
+            values, steps = np.asarray(returns, np.float64), int(lengths.sum())
+            seconds = time.perf_counter() - start
+            workdir.add(_return_rows(workdir, world, method.name, agent_id, values, seconds))
+            decisions, total = decisions + steps, total + seconds
+            console.print(
+                f"  {method.name}, agent {world.agents.covariates_of(agent_id)}: return "
+                f"{values.mean():.1f} over {count} episodes ({steps} decisions, {seconds:.1f} s)",
+                highlight=False,
+            )
+        if method.plans:
+            rate = decisions / total
+            rows.append(_cost_row(workdir, method, "plan_decisions_per_second", rate))
+        workdir.add(rows)
+
+
+def _return_rows(
+    workdir: Workdir, world: World, name: str, agent_id: int, values: Any, seconds: float
+) -> list[Row]:
+    fields = dict(num_episodes=len(values), wall_s=seconds, **agent_fields(world, agent_id))
+    return [
+        make_row(
+            workdir.context, method=name, metric="return_mean", value=values.mean(),
+            episode_values=values, **fields,
+        ),
+        make_row(
+            workdir.context, method=name, metric="return_std", value=values.std(), **fields
+        ),
+    ]  # fmt: skip
+
+
+def _cost_row(workdir: Workdir, method: Method, metric: str, value: float) -> Row:
+    return make_row(workdir.context, method=method.name, metric=metric, value=value)
