@@ -93,5 +93,7 @@ def _train() -> ConfigDict:
             "polish_rounds": 0,
             "polish_steps": 200,
             "polish_size": 16384,
+            # Members side by side; 0 (all) on an accelerator.
+            "member_chunk": 1,
         }
     )

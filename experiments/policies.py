@@ -30,8 +30,8 @@ SHIPPED = pathlib.Path(__file__).parent / "shipped_policies"
 
 # Velocities of MountainCar are below 0.07; scaled, both coordinates have a range of about two.
 DQN_CONFIGS = {
-    "mountain_car": DQNConfig(hidden=(48, 48), learning_rate=2e-4, double=True, obs_scale=(1.0, 15.0)),
-    "cart_pole": DQNConfig(hidden=(48, 48), learning_rate=2e-4, double=True),
+    "mountain_car": DQNConfig(learning_rate=2e-4, double=True, obs_scale=(1.0, 15.0)),
+    "cart_pole": DQNConfig(hidden=(32, 32), learning_rate=2e-4, double=True),
 }
 
 
@@ -64,7 +64,7 @@ def dqn_config(environment: str) -> DQNConfig:
     return DQN_CONFIGS[environment]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def greedy_act(environment: str) -> Callable[[jax.Array, Params, jax.Array], jax.Array]:
     """Returns `(key, params, obs [D]) -> action`, the greedy policy of an environment's Q network.
 

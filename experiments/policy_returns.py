@@ -15,7 +15,8 @@ import envs
 from envs import covariates
 from experiments.policies import dqn_config, greedy_act
 from experiments.records import Row, RowContext, make_row
-from persim_jax.learners.online import Kept, OnlineConfig, episode_returns
+from persim_jax.learners.online import Kept, OnlineConfig
+from persim_jax.learners.worlds import episode_returns
 from persim_jax.types import Environment, Params
 
 EPISODES = 100
@@ -155,24 +156,25 @@ def make_rows(
     lanes: Lanes, config: OnlineConfig, measured: Measured, stamp: dict[str, Any]
 ) -> Iterator[Row]:
     """Yields one row per number: every policy on its own agent, both behaviors on all agents."""
-    for lane, behavior in enumerate(lanes.behaviors):
-        own, returns = covariates_by_name(lanes, lane), measured.own[lane]
-        target = {"target": float(lanes.targets[lane]), "covariates": own}
-        context = _context(lanes, lane, config, stamp, target)
-        about = {"agent_id": _agent_id(lanes, lane), "covariates": own, "scope": "own_agent"}
-        about |= {"method": "dqn", "num_episodes": returns.size, "wall_s": measured.train_seconds}
-        about |= {"target": target["target"], "steps": int(measured.kept.steps[lane])}
+    common: dict[str, Any] = {"method": "dqn", "wall_s": measured.train_seconds}
+    for lane, returns in enumerate(measured.own):
+        own, target = covariates_by_name(lanes, lane), float(lanes.targets[lane])
+        context = _context(lanes, lane, config, stamp, {"target": target, "covariates": own})
+        about = common | {
+            "agent_id": _agent_id(lanes, lane),
+            "covariates": own,
+            "num_episodes": returns.size,
+            "scope": "own_agent",
+            "target": target,
+            "steps": int(measured.kept.steps[lane]),
+        }
         yield make_row(context, metric="return_mean", value=returns.mean(), **about)
         yield make_row(context, metric="return_std", value=returns.std(), **about)
     for behavior, means in measured.everyone.items():
-        lane = lanes.behaviors.index(behavior)
         targets = {"scope": "all_agents", "targets": lanes.targets.tolist()}
-        context = _context(lanes, lane, config, stamp, targets)
-        about = {"method": "dqn", "scope": "all_agents", "wall_s": measured.train_seconds}
-        num_episodes = EPISODES * means.size
-        yield make_row(
-            context, metric="return_mean", value=means.mean(), num_episodes=num_episodes, **about
-        )
+        context = _context(lanes, lanes.behaviors.index(behavior), config, stamp, targets)
+        about = common | {"num_episodes": EPISODES * means.size, "scope": "all_agents"}
+        yield make_row(context, metric="return_mean", value=means.mean(), **about)
 
 
 def covariates_by_name(lanes: Lanes, lane: int) -> dict[str, float]:

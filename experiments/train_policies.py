@@ -99,14 +99,17 @@ def reporter(
             console.print(
                 f"{lanes.behaviors[lane]} {covariates_by_name(lanes, lane)}: "
                 f"{progress.kept.mean_return[lane]:.1f} (target {lanes.targets[lane]:g}) "
-                f"after {progress.steps} steps, {progress.seconds:.0f} s"
+                f"after {progress.steps} steps, {progress.seconds:.0f} s",
+                soft_wrap=True,
             )
         done.update(reached)
 
     return report
 
 
-def train_and_measure(lanes: Lanes, config: OnlineConfig, console: rich.console.Console) -> Measured:
+def train_and_measure(
+    lanes: Lanes, config: OnlineConfig, console: rich.console.Console
+) -> Measured:
     """Trains all lanes, then plays fresh episodes on their own agents and on all 500."""
     env, act = envs.make(lanes.environment), greedy_act(lanes.environment)
     learner = make_dqn(env.spec, dqn_config(lanes.environment))
@@ -153,13 +156,16 @@ def run(
         facts=sidecar_facts(lanes, config, measured, stamp),
     )
     append_rows(rows_path, list(make_rows(lanes, config, measured, stamp)))
-    for lane in np.flatnonzero(~np.asarray(measured.kept.reached)):
+    for lane in np.flatnonzero(~np.asarray(measured.kept.reached)).tolist():
         console.print(
             f"{lanes.behaviors[lane]} {covariates_by_name(lanes, lane)} never reached "
             f"{lanes.targets[lane]:g}: its best policy, {measured.kept.mean_return[lane]:.1f}, "
-            "was kept; raise the budget in ONLINE_CONFIGS or try another seed"
+            "was kept; raise the budget in ONLINE_CONFIGS or try another seed",
+            soft_wrap=True,
         )
-    console.print(f"wrote {path} and {rows_path} after {time.monotonic() - begin:.0f} s")
+    console.print(
+        f"wrote {path} and {rows_path} after {time.monotonic() - begin:.0f} s", soft_wrap=True
+    )
     return path
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from experiments.figures.filmstrip import GROUND_COLOR, PREDICTED_ALPHA
-from experiments.figures.scenes import Scene, Shape, scene_of
+from experiments.figures.scenes import Scene, Shape, Window, scene_of, windows_of
 from experiments.figures.style import PREDICTED_COLOR, TRUE_COLOR
 from persim_jax.files import write_atomically
 
@@ -24,7 +24,10 @@ _TOP = 36
 _BOTTOM = 26
 # Drawn larger and shrunk: Pillow's shapes have hard edges.
 _OVERSAMPLE = 3
-_NUM_COLORS = 48
+# How strongly the last state of an ended episode is drawn.
+_ENDED = 0.4
+# The bar that tells the time.
+_BAR, _BAR_DONE = "#E3E6EA", "#5B6470"
 
 
 def write_gif(
@@ -48,16 +51,13 @@ def write_gif(
     """
     scene = scene_of(environment)
     true, predicted = np.asarray(true, float), np.asarray(predicted, float)
-    windows = [
-        _fit(scene.window(np.concatenate([true[i], predicted[i]]), agent))
-        for i, agent in enumerate(agents)
-    ]
+    windows = _same_scale(windows_of(scene, np.concatenate([true, predicted], axis=1), agents))
     frames = [
         _frame(scene, true, predicted, agents, windows, step) for step in range(true.shape[1])
     ]
     # One palette for all frames: colours do not flicker, and the file is smaller.
-    palette = frames[len(frames) // 2].quantize(_NUM_COLORS)
-    indexed = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    palette = _palette()
+    indexed = [_index(frame, palette) for frame in frames]
     buffer = io.BytesIO()
     indexed[0].save(
         buffer,
@@ -77,7 +77,7 @@ def _frame(
     true: NDArray[Any],
     predicted: NDArray[Any],
     agents: Sequence[Mapping[str, float]],
-    windows: Sequence[tuple[float, float, float, float]],
+    windows: Sequence[Window],
     step: int,
 ) -> Image.Image:
     panels = [
@@ -103,11 +103,15 @@ def _legend(pen: ImageDraw.ImageDraw, width: int, step: int, last: int) -> None:
     for x, color, text in ((10, TRUE_COLOR, "true"), (70, tint, "predicted")):
         pen.rectangle((x, row - 5, x + 10, row + 5), fill=color)
         pen.text((x + 16, row), text, fill=TRUE_COLOR, font=_font(13), anchor="lm")
-    pen.text((width - 10, row), f"step {step} of {last}", fill=TRUE_COLOR, font=_font(13), anchor="rm")
+    pen.text(
+        (width - 10, row), f"step {step} of {last}", fill=TRUE_COLOR, font=_font(13), anchor="rm"
+    )
     # A bar that fills tells where in the horizon the loop is.
     left, right = 170, max(171, width - 120)
-    pen.rectangle((left, row - 2, right, row + 2), fill="#E3E6EA")
-    pen.rectangle((left, row - 2, left + (right - left) * step / max(last, 1), row + 2), fill="#5B6470")
+    pen.rectangle((left, row - 2, right, row + 2), fill=_BAR)
+    pen.rectangle(
+        (left, row - 2, left + (right - left) * step / max(last, 1), row + 2), fill=_BAR_DONE
+    )
 
 
 def _panel(
@@ -115,7 +119,7 @@ def _panel(
     true: NDArray[Any],
     predicted: NDArray[Any],
     agent: Mapping[str, float],
-    window: tuple[float, float, float, float],
+    window: Window,
     step: int,
 ) -> Image.Image:
     size = (PANEL[0] * _OVERSAMPLE, PANEL[1] * _OVERSAMPLE)
@@ -133,10 +137,10 @@ def _panel(
         layer = Image.new("L", size, 0)
         for shape in scene.shapes(states[index], agent):
             _draw(ImageDraw.Draw(layer), shape, 255, window)
-        strength = alpha if index == step else 0.4 * alpha
+        strength = alpha if index == step else _ENDED * alpha
         mask = layer.point(lambda level, strength=strength: round(level * strength))
         panel.paste(Image.new("RGB", size, color), (0, 0), mask)
-    ImageDraw.Draw(panel).rectangle((0, 0, size[0] - 1, size[1] - 1), outline="#E3E6EA", width=3)
+    ImageDraw.Draw(panel).rectangle((0, 0, size[0] - 1, size[1] - 1), outline=_BAR, width=3)
     return panel.resize(PANEL, Image.Resampling.LANCZOS)
 
 
@@ -150,7 +154,7 @@ def _draw(
     pen: ImageDraw.ImageDraw,
     shape: Shape,
     color: str | int,
-    window: tuple[float, float, float, float],
+    window: Window,
 ) -> None:
     scale = PANEL[0] * _OVERSAMPLE / (window[1] - window[0])
     points = [((x - window[0]) * scale, (window[3] - y) * scale) for x, y in shape.points]
@@ -165,20 +169,51 @@ def _draw(
             pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=color)
 
 
-def _fit(window: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Widens a window about its middle to the shape of a panel."""
-    left, right, low, high = window
-    width = max(right - left, (high - low) * PANEL[0] / PANEL[1])
+def _same_scale(windows: Sequence[Window]) -> list[Window]:
+    """Widens windows to one size that has the shape of a panel, so that agents can be compared."""
+    height = max(high - low for _, _, low, high in windows)
+    width = max(*(right - left for left, right, _, _ in windows), height * PANEL[0] / PANEL[1])
     height = width * PANEL[1] / PANEL[0]
-    middle = (left + right) / 2
+    middles = [(left + right) / 2 for left, right, _, _ in windows]
     # The ground stays at the bottom: what is added in height is sky.
-    return middle - width / 2, middle + width / 2, low, low + height
+    return [
+        (middle - width / 2, middle + width / 2, low, low + height)
+        for middle, (_, _, low, _) in zip(middles, windows, strict=True)
+    ]
 
 
-def _mix(color: str, alpha: float) -> tuple[int, int, int]:
-    """Returns a colour laid over white."""
-    channels = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    red, green, blue = (round(255 + alpha * (channel - 255)) for channel in channels)
+def _palette() -> NDArray[np.uint8]:
+    """Returns all colours that are drawn and what lies between any two of them, `[P, 3]`.
+
+    A palette counted from a frame would lose the colour of a small object.
+    """
+    overlap = _mix(PREDICTED_COLOR, PREDICTED_ALPHA, TRUE_COLOR)
+    tint = _mix(PREDICTED_COLOR, PREDICTED_ALPHA)
+    ground, bar, done = (_mix(color, 1.0) for color in (GROUND_COLOR, _BAR, _BAR_DONE))
+    ends = [(255, 255, 255), _mix(TRUE_COLOR, 1.0), tint, overlap, ground, bar, done]
+    pale = [_mix(TRUE_COLOR, _ENDED), _mix(PREDICTED_COLOR, _ENDED * PREDICTED_ALPHA)]
+    pairs = [(np.array(a), np.array(b)) for i, a in enumerate(ends) for b in ends[:i]]
+    between = [part * a + (1 - part) * b for a, b in pairs for part in (0.2, 0.4, 0.6, 0.8)]
+    return np.rint(np.stack([*ends, *pale, *between])).astype(np.uint8)
+
+
+def _index(frame: Image.Image, palette: NDArray[np.uint8]) -> Image.Image:
+    """Returns a frame in the nearest colours of a palette; Pillow's own search is only rough."""
+    pixels = np.asarray(frame).reshape(-1, 3)
+    codes = pixels.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    distinct, places = np.unique(codes, return_inverse=True)
+    colors = np.stack([distinct >> 16, distinct >> 8 & 255, distinct & 255], axis=1)
+    distance = np.square(colors[:, None, :] - palette[None].astype(np.int32)).sum(axis=-1)
+    nearest = distance.argmin(axis=1).astype(np.uint8)
+    indexed = Image.fromarray(nearest[places].reshape(frame.height, frame.width))
+    indexed.putpalette(palette.tobytes())
+    return indexed
+
+
+def _mix(color: str, alpha: float, ground: str = "#FFFFFF") -> tuple[int, int, int]:
+    """Returns a colour laid over another."""
+    over, under = (ImageColor.getrgb(name)[:3] for name in (color, ground))
+    red, green, blue = (round(b + alpha * (a - b)) for a, b in zip(over, under, strict=True))
     return red, green, blue
 
 

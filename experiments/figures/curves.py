@@ -79,6 +79,7 @@ def plot_learning_curves(
             axes.plot(epochs, losses[:, member], color=color, linestyle=dash, label=label)
         _log_if_positive(axes, losses)
         axes.set(xlabel="epoch", ylabel="training loss")
+        axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="upper right", ncols=2)
 

@@ -12,7 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from experiments.figures.style import PAGE_WIDTH, UNITS, draw
-from persim_jax.evaluation.latent import first_component_correlation, principal_components
+from persim_jax.evaluation.latent import (
+    first_component_correlation,
+    linear_r2,
+    principal_components,
+)
 
 
 def plot_agent_factors(
@@ -58,10 +62,12 @@ def plot_agent_factors(
             _scatter(grid[row, 0], tsne, values, rings)
             grid[row, 0].set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
             points = _scatter(grid[row, 1], components, values, rings)
-            labels = [f"component {i + 1} ({share:.0%})" for i, share in enumerate(shares)]
+            labels = [f"component {i + 1} ({100 * share:.1f} %)" for i, share in enumerate(shares)]
             grid[row, 1].set(xlabel=labels[0], ylabel=labels[1])
             grid[row, 1].set_title(_correlation_text(factors, values, member))
-            grid[row, 0].set_title(f"coloured by {UNITS.get(name, name)}")
+            fit = linear_r2(factors[member], values)
+            title = f"{UNITS.get(name, name)}: R² from all factors {fit:.2f}"
+            grid[row, 0].set_title(title)
             bar = figure.colorbar(points, ax=list(grid[row]), fraction=0.04, pad=0.02)
             bar.set_label(UNITS.get(name, name))
             bar.outline.set_visible(False)  # type: ignore[operator]

@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Polygon
 from numpy.typing import ArrayLike
 
-from experiments.figures.scenes import Scene, Shape, scene_of
+from experiments.figures.scenes import Scene, Shape, Window, scene_of, windows_of
 from experiments.figures.style import PAGE_WIDTH, PREDICTED_COLOR, TRUE_COLOR, agent_label, draw
 
 STEPS = (0, 10, 20, 30, 40, 50)
-PREDICTED_ALPHA = 0.55
+PREDICTED_ALPHA = 0.4
 GROUND_COLOR = "#A7AFBA"
 
 
@@ -48,26 +48,29 @@ def plot_filmstrip(
             "give [agents, steps + 1, coordinates] twice and one set of covariates per agent"
         )
     shown = [step for step in steps if step < true.shape[1]]
-    window = scene.window(true[0], agents[0])
-    aspect = (window[3] - window[2]) / (window[1] - window[0])
-    panel = PAGE_WIDTH / len(shown)
-    # A row has the panel's shape and a line of text above it.
-    height = len(agents) * (panel * min(aspect, 1.1) + 0.34) + 0.75
+    windows = windows_of(scene, np.concatenate([true, predicted], axis=1), agents)
+    ratios = [(high - low) / (right - left) for left, right, low, high in windows]
+    # Each row has the shape of its window, with a line of text above.
+    height = sum(ratio * PAGE_WIDTH / len(shown) + 0.3 for ratio in ratios) + 0.7
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(len(agents), len(shown), squeeze=False)
+        grid = figure.subplots(
+            len(agents), len(shown), squeeze=False, gridspec_kw={"height_ratios": ratios}
+        )
         for row, agent in enumerate(agents):
-            states = np.concatenate([true[row], predicted[row]])
-            limits = scene.window(states, agent)
             for column, step in enumerate(shown):
                 axes = grid[row, column]
-                _panel(axes, scene, limits, true[row, step], predicted[row, step], agent)
+                _panel(axes, scene, windows[row], true[row, step], predicted[row, step], agent)
                 if row == 0:
-                    axes.set_title("start" if step == 0 else f"step {step}", fontsize=11, pad=14)
+                    axes.set_title("start" if step == 0 else f"step {step}", fontsize=11, pad=20)
             _row_title(grid[row, 0], agent)
         handles = [
-            Patch(color=TRUE_COLOR, label="true state"),
-            Patch(color=PREDICTED_COLOR, alpha=PREDICTED_ALPHA, label="predicted state"),
+            Patch(facecolor=TRUE_COLOR, label="true state"),
+            Patch(
+                facecolor=(PREDICTED_COLOR, PREDICTED_ALPHA),
+                edgecolor=PREDICTED_COLOR,
+                label="predicted state",
+            ),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
@@ -76,22 +79,24 @@ def plot_filmstrip(
 
 def _row_title(axes: Axes, agent: Mapping[str, float]) -> None:
     # Above the row's left end: beside it, the text would take a third of the width.
-    axes.annotate(
+    text = axes.annotate(
         agent_label(agent),
         (0.0, 1.0),
-        xytext=(0, 2),
+        xytext=(0, 3),
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=9.5,
         color="#3B4450",
         annotation_clip=False,
     )
+    # It may reach over the next panels without pushing them aside.
+    text.set_in_layout(False)
 
 
 def _panel(
     axes: Axes,
     scene: Scene,
-    limits: tuple[float, float, float, float],
+    limits: Window,
     true: ArrayLike,
     predicted: ArrayLike,
     agent: Mapping[str, float],
@@ -102,17 +107,19 @@ def _panel(
         spine.set(visible=True, color="#E3E6EA")
     for shape in scene.ground:
         _add(axes, shape, GROUND_COLOR, 1.0, 1)
-    kinds = ((true, TRUE_COLOR, 1.0, 2), (predicted, PREDICTED_COLOR, PREDICTED_ALPHA, 3))
     drawn = 0
-    for state, color, alpha, order in kinds:
+    for state, color, alpha, order in (
+        (true, TRUE_COLOR, 1.0, 2),
+        (predicted, PREDICTED_COLOR, PREDICTED_ALPHA, 3),
+    ):
         if np.isfinite(state).all():
             drawn += 1
             for shape in scene.shapes(np.asarray(state), agent):
                 _add(axes, shape, color, alpha, order)
     if not drawn:
         axes.text(
-            0.5,
-            0.6,
+            0.42,
+            0.76,
             "episode\nhas ended",
             ha="center",
             va="center",
@@ -123,35 +130,12 @@ def _panel(
 
 
 def _add(axes: Axes, shape: Shape, color: str, alpha: float, order: int) -> None:
+    # A translucent shape keeps an opaque edge, or it would vanish on top of the true state.
+    look = {"facecolor": (color, alpha), "zorder": order}
+    look |= {"edgecolor": color, "linewidth": 0.0 if alpha == 1 else 0.9}
     if shape.kind == "polygon":
-        axes.add_patch(Polygon(shape.points, color=color, alpha=alpha, zorder=order, linewidth=0))
+        axes.add_patch(Polygon(shape.points, **look))
     elif shape.kind == "disc":
-        axes.add_patch(
-            Circle(
-                shape.points[0],
-                shape.width / 2,
-                color=color,
-                alpha=alpha,
-                zorder=order,
-                linewidth=0,
-            )
-        )
+        axes.add_patch(Circle(shape.points[0], shape.width / 2, **look))
     else:
-        x, y = zip(*shape.points, strict=True)
-        # Line widths are in points: from world units by the width of a panel.
-        left, right = axes.get_xlim()
-        scale = 72 * axes.get_figure().get_figwidth() / _columns(axes) / (right - left)  # type: ignore[union-attr]
-        axes.plot(
-            x,
-            y,
-            color=color,
-            alpha=alpha,
-            zorder=order,
-            linewidth=shape.width * scale,
-            solid_capstyle="round" if len(shape.points) == 2 else "butt",
-        )
-
-
-def _columns(axes: Axes) -> int:
-    spec = axes.get_subplotspec()
-    return 1 if spec is None else spec.get_gridspec().ncols
+        axes.plot(*zip(*shape.points, strict=True), color=color, zorder=order, linewidth=1.4)

@@ -1,4 +1,4 @@
-"""What a state looks like: the lines, boxes and dots of one environment, without a plotting library.
+"""What a state looks like: the lines, boxes and dots of one environment, as plain data.
 
 A scene is a list of shapes in world coordinates. The film strip draws them with matplotlib, the
 animation with Pillow.
@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Point = tuple[float, float]
+Window = tuple[float, float, float, float]
+"""`(x_min, x_max, y_min, y_max)` in world coordinates."""
 
 
 class Shape(NamedTuple):
@@ -23,13 +25,11 @@ class Shape(NamedTuple):
       kind: `polygon` (filled), `line` (open, with `width`) or `disc` (at one point, with `width`).
       points: World coordinates.
       width: Of a line, or the diameter of a disc, in world units.
-      part: `body` or `detail`: a detail is drawn lighter.
     """
 
     kind: str
     points: tuple[Point, ...]
     width: float = 0.0
-    part: str = "body"
 
 
 class Scene(NamedTuple):
@@ -38,19 +38,17 @@ class Scene(NamedTuple):
     Attributes:
       shapes: `(state [D], covariates by name) -> shapes` of the moving parts.
       ground: Shapes that stay.
-      window: `(states [T, D], covariates) -> (x_min, x_max, y_min, y_max)` that shows them all.
+      window: `(states [T, D], covariates) -> window` that shows all of an agent's states.
     """
 
     shapes: Callable[[Sequence[float], Mapping[str, float]], list[Shape]]
     ground: tuple[Shape, ...]
-    window: Callable[[NDArray[Any], Mapping[str, float]], tuple[float, float, float, float]]
+    window: Callable[[NDArray[Any], Mapping[str, float]], Window]
 
 
-CART_WIDTH, CART_HEIGHT = 0.36, 0.2
-# Wide enough for the longest pole of the population to stand upright.
-_POLE_ROOM = 2 * 0.85 + CART_HEIGHT + 0.1
+CART_WIDTH, CART_HEIGHT, POLE_WIDTH = 0.36, 0.2, 0.07
 HILL_LEFT, HILL_RIGHT, GOAL = -1.2, 0.6, 0.5
-CAR_LENGTH, CAR_HEIGHT = 0.2, 0.09
+CAR_LENGTH, CAR_HEIGHT, WHEEL = 0.28, 0.12, 0.1
 
 
 def cart_pole_shapes(state: Sequence[float], covariates: Mapping[str, float]) -> list[Shape]:
@@ -59,12 +57,14 @@ def cart_pole_shapes(state: Sequence[float], covariates: Mapping[str, float]) ->
     half = CART_WIDTH / 2
     cart = ((x - half, 0.0), (x + half, 0.0), (x + half, CART_HEIGHT), (x - half, CART_HEIGHT))
     length = 2 * float(covariates.get("length", 0.5))
-    tip = (x + length * math.sin(theta), CART_HEIGHT + length * math.cos(theta))
-    return [
-        Shape("polygon", cart),
-        Shape("line", ((x, CART_HEIGHT), tip), 0.07, "detail"),
-        Shape("disc", ((x, CART_HEIGHT),), 0.09),
-    ]
+    along = (math.sin(theta), math.cos(theta))
+    side = (along[1] * POLE_WIDTH / 2, -along[0] * POLE_WIDTH / 2)
+    corners = ((0.0, 1), (length, 1), (length, -1), (0.0, -1))
+    pole = tuple(
+        (x + far * along[0] + sign * side[0], CART_HEIGHT + far * along[1] + sign * side[1])
+        for far, sign in corners
+    )
+    return [Shape("polygon", cart), Shape("polygon", pole)]
 
 
 def hill(x: float) -> float:
@@ -83,27 +83,23 @@ def mountain_car_shapes(state: Sequence[float], covariates: Mapping[str, float])
     def place(a: float, b: float) -> Point:
         return (x + a * along[0] + b * up[0], hill(x) + a * along[1] + b * up[1])
 
-    half, low, high = CAR_LENGTH / 2, 0.035, 0.035 + CAR_HEIGHT
-    body = (place(-half, low), place(half, low), place(half * 0.8, high), place(-half * 0.8, high))
-    wheels = [Shape("disc", (place(s * half * 0.6, 0.03),), 0.07, "detail") for s in (-1, 1)]
+    half, low, high = CAR_LENGTH / 2, WHEEL / 2, WHEEL / 2 + CAR_HEIGHT
+    body = (place(-half, low), place(half, low), place(half * 0.75, high), place(-half, high))
+    wheels = [Shape("disc", (place(s * half * 0.6, WHEEL / 2),), WHEEL) for s in (-1, 1)]
     return [Shape("polygon", body), *wheels]
 
 
-def _cart_pole_window(
-    states: NDArray[Any], covariates: Mapping[str, float]
-) -> tuple[float, float, float, float]:
-    del covariates
+def _cart_pole_window(states: NDArray[Any], covariates: Mapping[str, float]) -> Window:
     x = states[:, 0][np.isfinite(states[:, 0])]
-    middle = (x.min() + x.max()) / 2 if x.size else 0.0
-    half = max(0.9, (x.max() - x.min()) / 2 + 0.5) if x.size else 0.9
-    return middle - half, middle + half, -0.12, _POLE_ROOM
+    middle = float(x.min() + x.max()) / 2 if x.size else 0.0
+    half = max(0.9, float(x.max() - x.min()) / 2 + 0.5) if x.size else 0.9
+    height = 2 * float(covariates.get("length", 0.5)) + CART_HEIGHT
+    return middle - half, middle + half, -0.1, max(height + 0.12, 0.75)
 
 
-def _mountain_car_window(
-    states: NDArray[Any], covariates: Mapping[str, float]
-) -> tuple[float, float, float, float]:
+def _mountain_car_window(states: NDArray[Any], covariates: Mapping[str, float]) -> Window:
     del states, covariates
-    return HILL_LEFT - 0.12, HILL_RIGHT + 0.12, 0.0, 1.32
+    return HILL_LEFT - 0.12, HILL_RIGHT + 0.12, 0.0, 1.34
 
 
 _ROAD = tuple((float(x), hill(float(x))) for x in np.linspace(HILL_LEFT, HILL_RIGHT, 91))
@@ -112,19 +108,31 @@ _BANNER = (_FLAG[1], (GOAL + 0.1, hill(GOAL) + 0.22), (GOAL, hill(GOAL) + 0.18))
 SCENES: Mapping[str, Scene] = {
     "cart_pole": Scene(
         cart_pole_shapes,
-        (Shape("line", ((-20.0, 0.0), (20.0, 0.0)), 0.02, "detail"),),
+        (Shape("line", ((-20.0, 0.0), (20.0, 0.0)), 0.02),),
         _cart_pole_window,
     ),
     "mountain_car": Scene(
         mountain_car_shapes,
         (
-            Shape("line", _ROAD, 0.02, "detail"),
+            Shape("line", _ROAD, 0.02),
             Shape("line", _FLAG, 0.015),
             Shape("polygon", _BANNER),
         ),
         _mountain_car_window,
     ),
 }
+
+
+def windows_of(
+    scene: Scene, states: NDArray[Any], agents: Sequence[Mapping[str, float]]
+) -> list[Window]:
+    """Returns a window per agent that shows its states `[A, T, D]`; all have the same width."""
+    windows = [scene.window(own, agent) for own, agent in zip(states, agents, strict=True)]
+    width = max(right - left for left, right, _, _ in windows)
+    return [
+        ((left + right - width) / 2, (left + right + width) / 2, low, high)
+        for left, right, low, high in windows
+    ]
 
 
 def scene_of(environment: str) -> Scene:

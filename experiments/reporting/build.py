@@ -97,20 +97,19 @@ def _agent_table(
     notes: Sequence[str],
 ) -> Table:
     """Makes a table whose columns are test agents."""
-    lines, missing = [], []
+    lines: list[Line] = []
+    missing: list[str] = []
     names = _line_names(sheet, methods, behaviors)
     shown = [row for row in sheet.rows if (row["behavior"], row["method"]) in names]
     for behavior, method in names:
         labels = (model.behavior_name(behavior), model.method_name(method))
-        cells = []
-        for agent in sheet.agents:
-            extra = extras.get((behavior, method, paper.agent_key(sheet.environment, agent)), "")
-            cells.append(_agent_cell(sheet, behavior, method, agent, extra))
-            absent = len(sheet.metrics) - len(cells[-1].measures)
-            if absent:
-                lacking = "" if not cells[-1].measures else " (in part)"
-                missing.append(f"{labels[1]}, {labels[0]}, {cells[-1].agent}{lacking}")
-        lines.append(Line(labels, tuple(cells), behavior, method))
+        keys = [paper.agent_key(sheet.environment, agent) for agent in sheet.agents]
+        cells = tuple(
+            _agent_cell(sheet, behavior, method, agent, extras.get((behavior, method, key), ""))
+            for agent, key in zip(sheet.agents, keys, strict=True)
+        )
+        missing += _missing(labels, cells, len(sheet.metrics))
+        lines.append(Line(labels, cells, behavior, method))
     columns = tuple(_agent_column(sheet.environment, agent) for agent in sheet.agents)
     if not lines:
         missing.append(f"all cells of {title.partition(':')[0]}")
@@ -124,6 +123,18 @@ def _agent_table(
         notes=(*notes, *_provenance(shown)),
         missing=tuple(missing),
     )
+
+
+def _missing(labels: tuple[str, str], cells: Sequence[Cell], num_metrics: int) -> list[str]:
+    """Names the cells of a line that lack a metric; the whole line at once if all lack all."""
+    name = f"{labels[1]}, {labels[0]}" if labels[0] != model.DASH else labels[1]
+    if not any(cell.measures for cell in cells):
+        return [f"{name}, all agents"]
+    return [
+        f"{name}, {cell.agent}{' (in part)' if cell.measures else ''}"
+        for cell in cells
+        if len(cell.measures) < num_metrics
+    ]
 
 
 def _line_names(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from persim_jax.learners.base import Learner, polyak
+from persim_jax.learners.base import Learner, polyak, random_action
 from persim_jax.networks import MLP
 from persim_jax.types import Metrics, Params, Spec, Transitions
 
@@ -97,10 +97,47 @@ def td_loss(values: jax.Array, actions: jax.Array, targets: jax.Array) -> jax.Ar
     return optax.huber_loss(taken, targets).mean()
 
 
+def q_network(spec: Spec, config: DQNConfig) -> MLP:
+    """Returns the network whose output `[..., actions]` are the values of all actions."""
+    return MLP((*config.hidden, spec.num_actions))
+
+
 def q_values(spec: Spec, config: DQNConfig, params: Params, obs: jax.Array) -> jax.Array:
-    """Evaluates the Q network, `[..., D] -> [..., actions]`."""
-    network = MLP((*config.hidden, spec.num_actions))
-    return network.apply(params, obs * _scale(spec, config, obs.ndim))
+    """Evaluates `Q(obs, .)`, `[..., D] -> [..., actions]`."""
+    if config.obs_scale:
+        scale = jnp.asarray(config.obs_scale, obs.dtype)
+        obs = obs * jnp.broadcast_to(scale, obs.shape)
+    values: jax.Array = q_network(spec, config).apply(params, obs)
+    return values
+
+
+def dqn_loss(
+    params: Params, spec: Spec, config: DQNConfig, state: DQNState, batch: Transitions
+) -> tuple[jax.Array, Metrics]:
+    """Loss of a minibatch.
+
+    Args:
+      params: With respect to which it is differentiated. The targets depend on `state` alone, so
+        that no gradient flows through them.
+      spec: Of the task.
+      config: Settings.
+      state: Before the gradient step; its `params` are equal to `params`.
+      batch: B transitions.
+
+    Returns:
+      The mean Huber loss `[]`, and metrics: "loss" and "q", the mean value of the best action.
+    """
+    targets = td_targets(
+        batch.rewards,
+        batch.terminated,
+        q_values(spec, config, state.target_params, batch.next_obs),
+        q_values(spec, config, state.params, batch.next_obs),
+        config.discount,
+        config.double,
+    )
+    values = q_values(spec, config, params, batch.obs)
+    loss = td_loss(values, batch.actions, targets)
+    return loss, {"loss": loss, "q": values.max(axis=-1).mean()}
 
 
 @functools.lru_cache(maxsize=64)
@@ -124,45 +161,27 @@ def make_dqn(spec: Spec, config: DQNConfig) -> Learner:
             f"obs_scale has {len(config.obs_scale)} numbers, an observation {spec.obs_size}: "
             "give one for each coordinate, or none"
         )
-    network = MLP((*config.hidden, spec.num_actions))
     optimizer = optax.adam(config.learning_rate)
-    values = functools.partial(q_values, spec, config)
 
     def init(key: jax.Array) -> DQNState:
-        params = network.init(key, jnp.zeros(spec.obs_size))
+        params = q_network(spec, config).init(key, jnp.zeros(spec.obs_size))
         return DQNState(params=params, target_params=params, opt_state=optimizer.init(params))
-
-    def loss(params: Params, state: DQNState, batch: Transitions) -> tuple[jax.Array, jax.Array]:
-        targets = td_targets(
-            batch.rewards,
-            batch.terminated,
-            values(state.target_params, batch.next_obs),
-            values(state.params, batch.next_obs),
-            config.discount,
-            config.double,
-        )
-        predicted = values(params, batch.obs)
-        # The targets depend on state.params, not on params: no gradient flows through them.
-        return td_loss(predicted, batch.actions, targets), predicted.max(axis=-1).mean()
 
     def update(key: jax.Array, state: DQNState, batch: Transitions) -> tuple[DQNState, Metrics]:
         del key  # nothing in DQN's update is random
-        (value, q), gradient = jax.value_and_grad(loss, has_aux=True)(state.params, state, batch)
+        gradient, metrics = jax.grad(dqn_loss, has_aux=True)(
+            state.params, spec, config, state, batch
+        )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         target_params = polyak(params, state.target_params, config.target_rate)
         new = DQNState(params=params, target_params=target_params, opt_state=opt_state)
-        return new, {"loss": value, "q": q}
+        return new, metrics
 
     def act(key: jax.Array, state: DQNState, obs: jax.Array, explore: jax.Array) -> jax.Array:
         chance_key, action_key = jax.random.split(key)
-        greedy = jnp.argmax(values(state.params, obs)).astype(jnp.int32)
-        uniform = jax.random.randint(action_key, (), 0, spec.num_actions, jnp.int32)
-        return jnp.where(jax.random.uniform(chance_key) < explore, uniform, greedy)
+        greedy = jnp.argmax(q_values(spec, config, state.params, obs)).astype(jnp.int32)
+        explores = jax.random.uniform(chance_key) < explore
+        return jnp.where(explores, random_action(action_key, spec), greedy)
 
     return Learner(init=init, update=update, act=act)
-
-
-def _scale(spec: Spec, config: DQNConfig, ndim: int) -> jax.Array:
-    scale = jnp.asarray(config.obs_scale or (1.0,) * spec.obs_size)
-    return scale.reshape((1,) * (ndim - 1) + scale.shape)

@@ -11,15 +11,16 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from persim_jax.learners import replay as replay_lib
-from persim_jax.learners.base import Learner, LearnerState, Schedule, random_action
-from persim_jax.types import Environment, Params, Spec, Transitions
+from persim_jax.learners.base import Learner, LearnerState, Schedule
+from persim_jax.learners.worlds import World, episode_returns, fresh, interact
+from persim_jax.types import Environment, Params, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,21 +101,12 @@ class Progress(NamedTuple):
     seconds: float
 
 
-class _Worlds(NamedTuple):
-    """The E environments of one agent, all leaves `[E, ...]`."""
-
-    state: Any
-    age: jax.Array
-    held: jax.Array
-    left: jax.Array
-
-
 class _Lane(NamedTuple):
     """All that changes of one agent."""
 
     learner: LearnerState
     replay: replay_lib.Replay
-    worlds: _Worlds
+    worlds: World
     key: jax.Array
 
 
@@ -157,54 +149,6 @@ def train_online(
     return kept
 
 
-def episode_returns(
-    environment: Environment,
-    act: Callable[[jax.Array, Params, jax.Array], jax.Array],
-    key: jax.Array,
-    params: Params,
-    env_params: Params,
-    episodes: int,
-) -> jax.Array:
-    """Plays fresh episodes with a policy without memory and adds up their rewards.
-
-    Args:
-      environment: Dynamics and reward.
-      act: `(key, params, obs [D]) -> action`.
-      key: Consumed.
-      params: Of the policy.
-      env_params: Physics of one agent.
-      episodes: Number of episodes, played side by side until the last one ends.
-
-    Returns:
-      Undiscounted returns, `[episodes]`.
-    """
-    reset_key, step_key = jax.random.split(key)
-    states = jax.vmap(environment.reset, (0, None))(
-        jax.random.split(reset_key, episodes), env_params
-    )
-
-    def one(key, state, alive, total):
-        act_key, env_key = jax.random.split(key)
-        obs = environment.observe(state, env_params)
-        action = act(act_key, params, obs)
-        state = environment.step(env_key, state, action, env_params)
-        next_obs = environment.observe(state, env_params)
-        total = total + jnp.where(alive, environment.reward(obs, action, next_obs), 0.0)
-        return state, alive & ~environment.terminated(next_obs), total
-
-    def body(carry):
-        step, states, alive, total = carry
-        keys = jax.random.split(jax.random.fold_in(step_key, step), episodes)
-        return (step + 1, *jax.vmap(one)(keys, states, alive, total))
-
-    def unfinished(carry):
-        step, _, alive, _ = carry
-        return (step < environment.spec.max_steps) & alive.any()
-
-    begin = (0, states, jnp.ones(episodes, bool), jnp.zeros(episodes))
-    return jax.lax.while_loop(unfinished, body, begin)[-1]
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _start(
     environment: Environment,
@@ -219,7 +163,7 @@ def _start(
         learner_key, reset_key, key = jax.random.split(key, 3)
         state = learner.init(learner_key)
         reset_keys = jax.random.split(reset_key, config.num_envs)
-        worlds = jax.vmap(functools.partial(_fresh, environment), (0, None))(reset_keys, params)
+        worlds = jax.vmap(functools.partial(fresh, environment), (0, None))(reset_keys, params)
         obs = jnp.zeros(environment.spec.obs_size)
         example = Transitions(
             agent=jnp.zeros((), jnp.int32),
@@ -273,8 +217,10 @@ def _round(
             config.episodes,
         )
         mean_return = returns.mean()
-        now = steps + config.evaluate_every
-        kept = keep(kept, lane.learner, mean_return, now.astype(jnp.int32), target)
+        now = (steps + config.evaluate_every).astype(jnp.int32)
+        # Before its first gradient step a learner is luck, even where luck reaches the target.
+        judged = jnp.where(now > config.warm_up, mean_return, -jnp.inf)
+        kept = keep(kept, lane.learner, judged, now, target)
         return lane._replace(key=key), kept, mean_return
 
     return jax.vmap(one)(lanes, kept, env_params, targets)
@@ -300,9 +246,7 @@ def keep(
       What is best now.
     """
     better = ~kept.reached & (mean_return > kept.mean_return)
-    new = Kept(
-        learner=learner, mean_return=mean_return, steps=steps, reached=mean_return >= target
-    )
+    new = Kept(learner=learner, mean_return=mean_return, steps=steps, reached=mean_return >= target)
     return jax.tree.map(lambda old, new: jnp.where(better, new, old), kept, new)
 
 
@@ -318,7 +262,7 @@ def _advance(
     key, world_key, update_key = jax.random.split(lane.key, 3)
     explore, hold = config.explore(steps), config.hold(steps)
     worlds, rows = jax.vmap(
-        functools.partial(_interact, environment, learner, config.max_hold),
+        functools.partial(interact, environment, learner, config.max_hold),
         (0, None, None, 0, None, None),
     )(
         jax.random.split(world_key, config.num_envs),
@@ -338,82 +282,8 @@ def _advance(
     # The predicate is the same for all agents, so that it stays a branch under vmap.
     state = jax.lax.cond(
         steps + config.num_envs >= config.warm_up,
-        lambda state: jax.lax.scan(
-            update, state, jax.random.split(update_key, config.updates)
-        )[0],
+        lambda state: jax.lax.scan(update, state, jax.random.split(update_key, config.updates))[0],
         lambda state: state,
         lane.learner,
     )
     return _Lane(state, replay, worlds, key)
-
-
-def _interact(
-    environment: Environment,
-    learner: Learner,
-    max_hold: int,
-    key: jax.Array,
-    state: LearnerState,
-    params: Params,
-    world: _Worlds,
-    explore: jax.Array,
-    hold: jax.Array,
-) -> tuple[_Worlds, Transitions]:
-    """One step of one environment; starts a new episode where one ended or ran out of time."""
-    act_key, hold_key, env_key, reset_key = jax.random.split(key, 4)
-    obs = environment.observe(world.state, params)
-    action = learner.act(act_key, state, obs, explore)
-    action, held, left = hold_random(hold_key, environment.spec, action, world, hold, max_hold)
-    env_state = environment.step(env_key, world.state, action, params)
-    next_obs = environment.observe(env_state, params)
-    terminated = environment.terminated(next_obs)
-    row = Transitions(
-        agent=jnp.zeros((), jnp.int32),  # each agent has a buffer of its own
-        obs=obs,
-        actions=action,
-        rewards=environment.reward(obs, action, next_obs),
-        next_obs=next_obs,
-        terminated=terminated,
-    )
-    going = _Worlds(state=env_state, age=world.age + 1, held=held, left=left)
-    # Only the episode ends at the time limit: `row.terminated` does not know of it.
-    ended = terminated | (going.age >= environment.spec.max_steps)
-    fresh = _fresh(environment, reset_key, params)
-    return jax.tree.map(lambda new, old: jnp.where(ended, new, old), fresh, going), row
-
-
-def hold_random(
-    key: jax.Array,
-    spec: Spec,
-    action: jax.Array,
-    world: _Worlds,
-    hold: jax.Array,
-    max_hold: int,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Replaces an action by a random one that is held for several steps.
-
-    Args:
-      key: Consumed.
-      spec: Of the task.
-      action: The learner's.
-      world: One environment: the action it holds and for how many more steps.
-      hold: `[]`, probability of beginning to hold one if none is held.
-      max_hold: Longest hold; its length is uniform in 1 to this.
-
-    Returns:
-      The action to take, the action held, and for how many steps after this one.
-    """
-    begin_key, action_key, length_key = jax.random.split(key, 3)
-    begins = (world.left == 0) & (jax.random.uniform(begin_key) < hold)
-    held = jnp.where(begins, random_action(action_key, spec), world.held)
-    length = jax.random.randint(length_key, (), 1, max_hold + 1, jnp.int32)
-    left = jnp.where(begins, length, world.left)
-    return jnp.where(left > 0, held, action), held, jnp.maximum(left - 1, 0)
-
-
-def _fresh(environment: Environment, key: jax.Array, params: Params) -> _Worlds:
-    """One environment at the beginning of an episode."""
-    reset_key, action_key = jax.random.split(key)
-    zero = jnp.zeros((), jnp.int32)
-    # Nothing is held yet: the action only gives the field its shape.
-    held = random_action(action_key, environment.spec)
-    return _Worlds(environment.reset(reset_key, params), age=zero, held=held, left=zero)
