@@ -23,12 +23,7 @@ from experiments.reporting.render import to_csv
 from experiments.reporting.workdir import read_workdir
 from persim_jax.files import write_atomically
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run or a sweep.", required=True)
-_ACCEPT = flags.DEFINE_bool("accept", False, "Copy the rows into --results.")
-_RESULTS = flags.DEFINE_string("results", "results", "Folder of accepted rows.")
-_ALLOW_DIRTY = flags.DEFINE_bool(
-    "allow_dirty", False, "Accept rows of code that differs from its commit."
-)
+FLAGS = flags.FLAGS
 
 
 def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -49,12 +44,17 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
 def _main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {' '.join(argv[1:])}")
-    print(f"wrote {build_report(_WORKDIR.value)}")
-    if _ACCEPT.value:
-        rows = read_workdir(pathlib.Path(_WORKDIR.value)).rows
-        written = accept_rows(rows, pathlib.Path(_RESULTS.value), _ALLOW_DIRTY.value)
+    print(f"wrote {build_report(FLAGS.workdir)}")
+    if FLAGS.accept:
+        rows = read_workdir(pathlib.Path(FLAGS.workdir)).rows
+        written = accept_rows(rows, pathlib.Path(FLAGS.results), FLAGS.allow_dirty)
         print(f"accepted {len(rows)} rows into {', '.join(map(str, written))}")
 
 
 if __name__ == "__main__":
+    # Here and not above, since other launchers import `build_report` and have flags of these names.
+    flags.DEFINE_string("workdir", None, "Folder of a run or a sweep.", required=True)
+    flags.DEFINE_bool("accept", False, "Copy the rows into --results.")
+    flags.DEFINE_string("results", "results", "Folder of accepted rows.")
+    flags.DEFINE_bool("allow_dirty", False, "Accept rows of code that differs from its commit.")
     app.run(_main)

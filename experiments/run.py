@@ -28,6 +28,7 @@ from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
+FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
 
 
@@ -88,13 +89,10 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
         raise SystemExit(1) from error
-    markdown = report.with_suffix(".md")
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    del markdown
 
 
 if __name__ == "__main__":
-    FLAGS = flags.FLAGS
     config_flags.DEFINE_config_file("config", None, "configs/ENV.py[:variant]", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
     flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"Some of {', '.join(METHODS)}.")

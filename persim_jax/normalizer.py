@@ -37,7 +37,9 @@ def fit(values: jax.Array, center: bool = True) -> Normalizer:
     chex.assert_rank(values, 2)
     mean = values.mean(axis=0) if center else jnp.zeros(values.shape[1], values.dtype)
     std = jnp.sqrt(jnp.mean(jnp.square(values - mean[None]), axis=0))
-    return Normalizer(mean=mean, std=jnp.where(std < MIN_STD, jnp.ones_like(std), std))
+    # The mean of equal numbers is off by rounding, so that their deviation alone does not tell.
+    constant = (values.max(axis=0) == values.min(axis=0)) if center else False
+    return Normalizer(mean=mean, std=jnp.where(constant | (std < MIN_STD), jnp.ones_like(std), std))
 
 
 def apply(normalizer: Normalizer, values: jax.Array) -> jax.Array:

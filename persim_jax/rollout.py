@@ -54,7 +54,8 @@ def unroll(
 
     The observation that the policy sees, and the reward is computed from, is the mean over the
     model's members; a true environment has one. After a termination the state stays where it is,
-    rewards are zero and the mask is false. Truncation after `max_steps` is not a termination.
+    actions and rewards are zero and the mask is false. Truncation after `max_steps` is not a
+    termination.
 
     Args:
       key: Consumed; step t uses `fold_in(key, t)`, so a longer episode repeats a shorter one.
@@ -80,6 +81,7 @@ def unroll(
         model_state = model.step(key_step, bound, carry.model_state, encoded)
         next_obs = jnp.where(carry.alive, model.observe(model_state).mean(axis=0), carry.obs)
         reward = jnp.where(carry.alive, task.reward(carry.obs, action, next_obs), 0.0)
+        action = jnp.where(carry.alive, action, jnp.zeros_like(action))
         terminated = carry.alive & task.terminated(next_obs)
         new = _Carry(model_state, policy_state, next_obs, carry.alive & ~terminated)
         return new, _Step(next_obs, action, reward, terminated, carry.alive)

@@ -127,7 +127,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
           KeyError: No agent has this id.
           ValueError: A shape does not fit the model, or an action does not exist.
         """
-        obs, actions = jnp.asarray(obs), jnp.asarray(actions)
+        obs, actions = self._as_obs(obs), jnp.asarray(actions)
         _check_query(self.config, obs, actions)
         members = _rollout(self, jnp.asarray(self.row_of(agent_id)), obs, actions)
         return Prediction(members.mean(axis=0), members)
@@ -159,7 +159,11 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         Returns:
           The action, `[]` int32 or `[A]`. To keep the plan between decisions use `policy`.
         """
-        return _plan(self, key, jnp.asarray(self.row_of(agent_id)), jnp.asarray(obs), planner)
+        return _plan(self, key, jnp.asarray(self.row_of(agent_id)), self._as_obs(obs), planner)
+
+    def _as_obs(self, obs: Any) -> jax.Array:
+        """An observation in the model's precision: `[0, 1]` is a state too."""
+        return jnp.asarray(obs, self.params.normalizer.obs.mean.dtype)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
@@ -282,14 +286,14 @@ def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
     path, sidecar_path = directory / "simulators.npz", directory / "simulators.json"
     if not sidecar_path.exists():
         raise FileNotFoundError(f"no simulators in {directory}: {sidecar_path} is missing")
-    sidecar = json.loads(sidecar_path.read_text(encoding="utf8"))
+    sidecar = _read_sidecar(sidecar_path)
     if not path.exists() or sha256_of(path) != sidecar["sha256"]:
         raise CorruptFileError(
             f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
             f"{directory} and fit again"
         )
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in sidecar["config"].items()}
-    config = FactorConfig(**fields)
+    fields = sidecar["config"].items()
+    config = FactorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
     with np.load(path) as arrays:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
@@ -300,6 +304,19 @@ def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
             config=config,
             task=task,
         )
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        sidecar: dict[str, Any] = json.loads(path.read_bytes())
+        found = sidecar["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(
+            f"{path} was cut short or altered ({error}). Delete {path.parent} and fit again"
+        ) from error
+    if found != FORMAT:
+        raise ValueError(f"{path} has the format {found!r}: this version reads {FORMAT!r}")
+    return sidecar
 
 
 def _params_shape(config: FactorConfig) -> ModelParams:

@@ -88,7 +88,7 @@ class Trajectory:
 
     Attributes:
       obs: `[T + 1, D]`; row t + 1 is the state after action t. Rows past the end repeat the last.
-      actions: `[T]` int32 when discrete, `[T, A]` when continuous.
+      actions: `[T]` int32 when discrete, `[T, A]` when continuous; zero past the end.
       rewards: `[T]`; zero past the end.
       terminated: `[T]` bool; true at the step, if any, whose next state ends the episode. A time
         limit is no termination.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Sequence
 
 from experiments.figures.gallery import Picture, draw_gallery
-from experiments.records import NO_BEHAVIOR, TRUE_ENV, Row
+from experiments.records import TRUE_ENV
 from experiments.reporting import build, model, side_tables, summary
 from experiments.reporting.measures import BETTER, SAME, WORSE
 from experiments.reporting.model import Table
@@ -26,7 +24,8 @@ class Content:
 
     Attributes:
       workdir: What was read.
-      headlines: The verdict, a few sentences.
+      headlines: The verdict, one line per environment.
+      sentences: The counts behind it.
       details: Where exactly we stand, longer lists.
       tables: Tables.
       pictures: Figures on disk.
@@ -35,6 +34,7 @@ class Content:
 
     workdir: Workdir
     headlines: tuple[str, ...]
+    sentences: tuple[str, ...]
     details: tuple[str, ...]
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
@@ -44,13 +44,16 @@ class Content:
 def make_content(workdir: Workdir) -> Content:
     """Makes tables and sentences from a workdir's rows, and draws its figures."""
     headlines: list[str] = []
+    sentences: list[str] = []
     details: list[str] = []
     tables: list[Table] = []
     for name in _environments(workdir):
         first, second = _main_tables(workdir, name)
         differences = side_tables.differences_table(workdir.rows, name)
-        headlines += _headlines(workdir.rows, name, first, second)
-        headlines += summary.difference_sentences(differences)
+        headlines.append(_headline(name, first, second))
+        sentences.append(summary.prediction_sentence(workdir.rows, name))
+        sentences.append(summary.control_sentence(workdir.rows, name))
+        sentences += summary.difference_sentences(differences)
         details += [
             f"{table.title.partition(':')[0]}. {text}"
             for table in (first, second)
@@ -60,13 +63,14 @@ def make_content(workdir: Workdir) -> Content:
         tables += [t for t in (build.table_3(workdir.rows, name), differences) if t.lines]
     tables += [side_tables.policies_table(workdir.rows), side_tables.cost_table(workdir.rows)]
     pictures, undrawn = ([], []) if workdir.jobs else draw_gallery(workdir.path, workdir.config)
-    if not headlines:
+    if not any(headlines):
         headlines.append(
             "No verdict yet: PerSim has no result here that the paper has a number for."
         )
     return Content(
         workdir=workdir,
-        headlines=tuple(headlines),
+        headlines=tuple(filter(None, headlines)),
+        sentences=tuple(filter(None, sentences)),
         details=tuple(details),
         tables=tuple(tables),
         pictures=tuple(pictures),
@@ -103,35 +107,22 @@ def _methods(workdir: Workdir, environment: str) -> list[str]:
     return [*asked, *sorted(found - set(asked))]
 
 
-def _headlines(rows: Sequence[Row], environment: str, first: Table, second: Table) -> list[str]:
-    standings = [_standing("Prediction error", first), _standing("Return", second)]
-    sentences = [
-        summary.prediction_sentence(rows, environment),
-        summary.control_sentence(rows, environment),
-    ]
-    name = model.environment_name(environment)
-    return [f"{name}. {text}" for text in standings if text] + [s for s in sentences if s]
+def _headline(environment: str, first: Table, second: Table) -> str:
+    """Says in one line how PerSim's errors and returns stand against the paper's."""
+    words = {"prediction error": _standing(first), "return": _standing(second)}
+    parts = [f"{what} {word}" for what, word in words.items() if word]
+    return f"{model.environment_name(environment)}: {'; '.join(parts)}." if parts else ""
 
 
-def _standing(what: str, table: Table, method: str = "persim") -> str:
-    """Says in one word, and in counts, how a method stands against the paper."""
-    verdicts = Counter(
-        cell.pieces[0][1]
-        for line in table.lines
-        if line.method == method and line.behavior != NO_BEHAVIOR
-        for cell in line.cells
-    )
-    better, same, worse = (verdicts[v] for v in (BETTER, SAME, WORSE))
-    total = better + same + worse
-    if not total:
-        return ""
-    if better and not worse:
-        word = "ahead of the paper"
-    elif worse and not better:
-        word = "behind the paper"
-    elif better or worse:
-        word = "mixed against the paper"
-    else:
-        word = "level with the paper"
-    counts = f"better in {better}, the same in {same}, worse in {worse} of {total} cells"
-    return f"{what}: {word} ({counts})."
+def _standing(table: Table, method: str = "persim") -> str:
+    """Returns how a method stands against the paper in a table, in words."""
+    verdicts = {
+        cell.pieces[0][1] for line in table.lines if line.method == method for cell in line.cells
+    }
+    if BETTER in verdicts and WORSE in verdicts:
+        return "partly ahead of the paper, partly behind"
+    if BETTER in verdicts:
+        return "ahead of the paper"
+    if WORSE in verdicts:
+        return "behind the paper"
+    return "level with the paper" if SAME in verdicts else ""

@@ -12,7 +12,9 @@ from experiments.reporting.render import LEGEND, latex, to_latex, to_markdown
 def to_markdown_report(content: Content) -> str:
     """Renders a report as Markdown, figures by relative path."""
     workdir = content.workdir
-    parts = [f"# Report: {workdir.title}", SUBTITLE, "## Verdict", _bullets(content.headlines)]
+    parts = [f"# Report: {workdir.title}", SUBTITLE, "## Verdict"]
+    parts += [f"**{line}**" for line in content.headlines]
+    parts += [_bullets(content.sentences)] if content.sentences else []
     if content.details:
         parts += ["Cell by cell:", _bullets(content.details)]
     if content.missing:
@@ -54,7 +56,7 @@ def to_latex_report(content: Content) -> str:
         r"\begin{document}",
         r"\maketitle",
         r"\section*{Verdict}",
-        _items(content.headlines),
+        _items((*content.headlines, *content.sentences)),
     ]
     if content.missing:
         lines += [r"Not there yet:", _items(content.missing)]

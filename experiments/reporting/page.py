@@ -43,7 +43,8 @@ def to_page(content: Content) -> str:
 
 
 def _verdict(content: Content) -> str:
-    parts = [f'<div class="verdict">{_list(content.headlines)}</div>']
+    lines = "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in content.headlines)
+    parts = [f'<div class="verdict">{lines}{_list(content.sentences)}</div>']
     if content.details:
         inside = _list(content.details)
         parts.append(f"<details><summary>Cell by cell</summary>{inside}</details>")

@@ -90,13 +90,14 @@ def to_html(table: Table) -> str:
     for line in table.lines:
         labels = "".join(f'<th scope="row">{html.escape(label)}</th>' for label in line.labels)
         body.append(f"<tr>{labels}{''.join(_html_cell(cell) for cell in line.cells)}</tr>")
+    title = html.escape(table.title)
+    name = "-".join(part for part in (table.name, table.environment) if part)
     grid = (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}">'
-        f"<table><caption>{html.escape(table.title)}</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
+        f'<table aria-labelledby="{name}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    if not table.lines:
-        grid = f"<h3>{html.escape(table.title)}</h3>"
+    grid = f'<h3 id="{name}">{title}</h3>{grid if table.lines else ""}'
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(table))
     return grid + notes
 
@@ -217,11 +218,18 @@ def _html_cell(cell: Cell) -> str:
                 f' <span class="mark {verdict}" role="img" aria-label="{verdict}" '
                 f'title="{verdict}">{MARKS[verdict]}</span>'
             )
-        pieces.append(f'<span class="piece">{html.escape(text)}{mark}</span>')
-    below = f"<small>{html.escape(cell.extra)}</small>" if cell.extra else ""
+        pieces.append(f'<span class="piece">{_unbroken(text)}{mark}</span>')
+    below = f"<small>{_unbroken(cell.extra)}</small>" if cell.extra else ""
     if cell.paper:
-        below += f'<small class="paper">paper {html.escape(cell.paper)}</small>'
+        below += f'<small class="paper">paper {_unbroken(cell.paper)}</small>'
     return f'<td class="{cell.pieces[0][1]}">{" ".join(pieces)}{below}</td>'
+
+
+def _unbroken(text: str) -> str:
+    """Returns text for HTML whose lines do not break inside a number with its spread."""
+    for apart in (" ± ", ", ", " %"):
+        text = text.replace(apart, apart.replace(" ", "\N{NO-BREAK SPACE}"))
+    return html.escape(text)
 
 
 def _latex_cell(cell: Cell) -> str:

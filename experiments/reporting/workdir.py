@@ -20,7 +20,7 @@ class Workdir:
       path: The folder.
       config: The run's config; empty for a sweep or if missing.
       stamp: Versions, device and command; empty if missing.
-      rows: All result rows below the folder.
+      rows: All result rows below the folder, those of the run's policies included.
       jobs: Names of the runs of a sweep; empty for a run.
       missing: What is not there, in words.
     """
@@ -55,7 +55,8 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     jobs: tuple[str, ...] = ()
     if not (path / CONFIG).exists():
         jobs = tuple(str(found.parent.relative_to(path)) for found in sorted(path.rglob(CONFIG)))
-    rows = [row for file in sorted(path.rglob(ROWS)) for row in read_rows(file)]
+    files = [*sorted(path.rglob(ROWS)), *sorted(path.glob("policies/*.jsonl"))]
+    rows = [row for file in files for row in read_rows(file)]
     config, stamp = ({} if jobs else _read_json(path / name, missing) for name in (CONFIG, STAMP))
     if not rows:
         missing.append(f"{ROWS} (no results yet)")

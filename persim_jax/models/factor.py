@@ -135,7 +135,21 @@ class FactorNetwork(nn.Module):
     def __call__(self, agent: jax.Array, obs: jax.Array, actions: jax.Array) -> jax.Array:
         """Scaled difference `[..., D]`: the sum over l of u_l(n) v_l(s, d) w_l(a)."""
         u, v, w = self.agent_factors(agent), self.state_factors(obs), self.action_factors(actions)
-        return jnp.sum(u[..., None, :] * v * w[..., None, :], axis=-1)
+        return factor_product(u, v, w)
+
+
+def factor_product(u: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
+    """delta_d = sum over l of u_l v_{d, l} w_l.
+
+    Args:
+      u: Agent factors `[..., r]`.
+      v: State factors `[..., D, r]`.
+      w: Action factors `[..., r]`.
+
+    Returns:
+      Differences of states `[..., D]`.
+    """
+    return jnp.sum(u[..., None, :] * v * w[..., None, :], axis=-1)
 
 
 def encode(config: FactorConfig, actions: jax.Array) -> jax.Array:

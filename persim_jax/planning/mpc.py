@@ -137,9 +137,8 @@ def plan(
       The action, and the sampler's state shifted to the next step.
     """
 
-    def score_chunk(key: jax.Array, actions: jax.Array) -> jax.Array:
+    def score_chunk(keys: jax.Array, actions: jax.Array) -> jax.Array:
         encoded = model.encode_actions(bound, actions)
-        keys = jax.random.split(key, actions.shape[0])
 
         def score(key: jax.Array, actions: jax.Array, encoded: PyTree) -> jax.Array:
             return candidate_score(
@@ -151,12 +150,13 @@ def plan(
     def one_round(state: PyTree, key: jax.Array) -> tuple[PyTree, None]:
         key_sample, key_model = jax.random.split(key)
         actions, state = sampler.sample(key_sample, state)
+        keys = jax.random.split(key_model, actions.shape[0])
         if config.chunk_size:
             chunks = actions.reshape(-1, config.chunk_size, *actions.shape[1:])
-            keys = jax.random.split(key_model, chunks.shape[0])
+            keys = keys.reshape(-1, config.chunk_size)
             scores = lax.map(lambda xs: score_chunk(*xs), (keys, chunks)).reshape(-1)
         else:
-            scores = score_chunk(key_model, actions)
+            scores = score_chunk(keys, actions)
         return sampler.update(state, actions, scores), None
 
     keys = jax.random.split(key, sampler.num_rounds)

@@ -82,6 +82,8 @@ def random_shooting(spec: Spec, num_candidates: int, horizon: int) -> Sampler:
         return actions, state._replace(tie_break=jax.random.uniform(key_ties, (num_candidates,)))
 
     def update(state: ShootingState, actions: jax.Array, scores: jax.Array) -> ShootingState:
+        # A candidate on which the model leaves the finite numbers is the worst, not the maximum.
+        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
         tied = scores >= scores.max()
         winner = jnp.argmax(jnp.where(tied, state.tie_break, -1.0))
         return state._replace(plan=actions[winner], has_plan=jnp.asarray(True))
