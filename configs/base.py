@@ -76,6 +76,7 @@ def _model() -> ConfigDict:
             # Negative: drawn as PyTorch draws it.
             "agent_start": -1.0,
             "agent_penalty": 0.0,
+            "huber": 0.0,
         }
     )
 

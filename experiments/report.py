@@ -15,21 +15,37 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from experiments.records import Row, read_rows
 from experiments.reporting.accept import accept_rows
 from experiments.reporting.content import make_content
 from experiments.reporting.documents import to_latex_report, to_markdown_report
 from experiments.reporting.page import to_page
 from experiments.reporting.render import to_csv
+from experiments.reporting.sheet import environments, is_policy
 from experiments.reporting.workdir import read_workdir
+from experiments.stamps import ROOT
 from persim_jax.files import write_atomically
 
 FLAGS = flags.FLAGS
+RESULTS = ROOT / "results"
 
 
-def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Writes the report of a run or a sweep in four formats; returns the path of the HTML."""
+def build_report(
+    workdir: str | os.PathLike[str], results: str | os.PathLike[str] = RESULTS
+) -> pathlib.Path:
+    """Writes the report of a run or a sweep in four formats.
+
+    Args:
+      workdir: The folder; anything in it may be missing.
+      results: Folder of accepted rows. What the shipped policies reach is read from there, as runs
+        do not train them; nothing else is.
+
+    Returns:
+      Path of the HTML.
+    """
     path = pathlib.Path(workdir)
-    content = make_content(read_workdir(path))
+    found = read_workdir(path)
+    content = make_content(found, _policy_rows(pathlib.Path(results), found.rows))
     texts = {
         "md": to_markdown_report(content),
         "tex": to_latex_report(content),
@@ -41,20 +57,31 @@ def build_report(workdir: str | os.PathLike[str]) -> pathlib.Path:
     return path / "report.html"
 
 
-def _main(argv: Sequence[str]) -> None:
+def _policy_rows(results: pathlib.Path, own: Sequence[Row]) -> list[Row]:
+    if not results.is_dir() or any(map(is_policy, own)):
+        return []
+    shown = environments(own)
+    return [r for r in read_rows(results) if is_policy(r) and r["environment"] in shown]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Writes the report and, if asked to, accepts the rows."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {' '.join(argv[1:])}")
-    print(f"wrote {build_report(FLAGS.workdir)}")
-    if FLAGS.accept:
-        rows = read_workdir(pathlib.Path(FLAGS.workdir)).rows
-        written = accept_rows(rows, pathlib.Path(FLAGS.results), FLAGS.allow_dirty)
-        print(f"accepted {len(rows)} rows into {', '.join(map(str, written))}")
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        print(f"wrote {build_report(FLAGS.workdir, FLAGS.results)}")
+        if FLAGS.accept:
+            rows = read_workdir(pathlib.Path(FLAGS.workdir)).rows
+            written = accept_rows(rows, pathlib.Path(FLAGS.results), FLAGS.allow_dirty)
+            print(f"accepted {len(rows)} rows into {', '.join(map(str, written))}")
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":
-    # Here and not above, since other launchers import `build_report` and have flags of these names.
+    # Here, not above: the launcher of runs imports this module and has flags of the same names.
     flags.DEFINE_string("workdir", None, "Folder of a run or a sweep.", required=True)
     flags.DEFINE_bool("accept", False, "Copy the rows into --results.")
     flags.DEFINE_string("results", "results", "Folder of accepted rows.")
     flags.DEFINE_bool("allow_dirty", False, "Accept rows of code that differs from its commit.")
-    app.run(_main)
+    app.run(main)

@@ -11,7 +11,6 @@ terminal.
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from absl import app, flags
@@ -21,11 +20,7 @@ from experiments.reporting.catalogue import all_tables, render_tables
 from experiments.reporting.readme import readme_part, splice
 from persim_jax.files import write_atomically
 
-_ROWS = flags.DEFINE_string("rows", "results", "File of rows, or folder of *.jsonl files.")
-_README = flags.DEFINE_string("readme", None, "Markdown file whose results part is rewritten.")
-_CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit 1 if --readme is out of date.")
-_OUT = flags.DEFINE_string("out", None, "File for all tables: .md, .html, .tex or .csv.")
-_VARIANT = flags.DEFINE_string("variant", None, "Show rows of this variant only.")
+FLAGS = flags.FLAGS
 
 
 def update_readme(rows: Sequence[Row], path: pathlib.Path, check: bool = False) -> bool:
@@ -37,22 +32,37 @@ def update_readme(rows: Sequence[Row], path: pathlib.Path, check: bool = False) 
     return new == old
 
 
-def _main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
+    """Writes what was asked for."""
     if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {' '.join(argv[1:])}")
-    source = pathlib.Path(_ROWS.value)
-    rows = read_rows(source) if source.exists() or not _README.value else []
-    rows = [row for row in rows if _VARIANT.value in (None, row.get("variant"))]
-    if _OUT.value:
-        out = pathlib.Path(_OUT.value)
-        write_atomically(out, render_tables(all_tables(rows), out.suffix).encode())
-    if _README.value:
-        current = update_readme(rows, pathlib.Path(_README.value), _CHECK.value)
-        if _CHECK.value and not current:
-            sys.exit(f"{_README.value} is out of date; run this command again without --check")
-    elif not _OUT.value:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    try:
+        current = _write(pathlib.Path(FLAGS.rows), FLAGS.readme, FLAGS.out)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
+    if FLAGS.check and not current:
+        raise SystemExit(f"{FLAGS.readme} is out of date; run this command again without --check")
+
+
+def _write(source: pathlib.Path, readme: str | None, out: str | None) -> bool:
+    """Writes tables; returns whether the README was up to date."""
+    # A README may be written before there are results; tables of nothing are a mistake.
+    rows = [] if readme and not source.exists() else read_rows(source)
+    rows = [row for row in rows if FLAGS.variant in (None, row.get("variant"))]
+    if out:
+        text = render_tables(all_tables(rows), pathlib.Path(out).suffix)
+        write_atomically(pathlib.Path(out), text.encode())
+    if readme:
+        return update_readme(rows, pathlib.Path(readme), FLAGS.check)
+    if not out:
         print(render_tables(all_tables(rows), ".md"))
+    return True
 
 
 if __name__ == "__main__":
-    app.run(_main)
+    flags.DEFINE_string("rows", "results", "File of rows, or folder of *.jsonl files.")
+    flags.DEFINE_string("readme", None, "Markdown file whose results part is rewritten.")
+    flags.DEFINE_bool("check", False, "Write nothing; exit 1 if --readme is out of date.")
+    flags.DEFINE_string("out", None, "File for all tables: .md, .html, .tex or .csv.")
+    flags.DEFINE_string("variant", None, "Show rows of this variant only.")
+    app.run(main)

@@ -292,8 +292,9 @@ def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
             f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
             f"{directory} and fit again"
         )
-    fields = sidecar["config"].items()
-    config = FactorConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields})
+    fields: dict[str, Any] = sidecar["config"]
+    tuples = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    config = FactorConfig(**(fields | tuples))
     with np.load(path) as arrays:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]

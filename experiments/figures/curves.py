@@ -21,7 +21,7 @@ def plot_horizon_error(
     high: ArrayLike,
     agents: Sequence[Mapping[str, float]],
     path: str | os.PathLike[str],
-    band: str = "band: quantiles over episodes",
+    band: str = "band: 10 to 90 % of episodes",
 ) -> Figure:
     """Draws the open-loop error after each step, one line and band per agent.
 

@@ -127,7 +127,7 @@ def _horizon(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any])
     path = out / "horizon_error.png"
     plot_horizon_error(*(arrays[name] for name in names[:3]), agents, path)
     last = arrays["rmse_per_step"][:, -1]
-    caption = "Error of the open-loop prediction after each step, mean and spread over episodes."
+    caption = "Error of the open-loop prediction after each step: mean and band over episodes."
     alt = f"Line plot of error over steps; at the last step from {_span(last)}."
     return [Picture(path, "Error over the horizon", caption, alt)]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from experiments.figures.gallery import Picture, draw_gallery
-from experiments.records import TRUE_ENV
+from experiments.records import TRUE_ENV, Row
 from experiments.reporting import build, model, side_tables, summary
 from experiments.reporting.measures import BETTER, SAME, WORSE
 from experiments.reporting.model import Table
@@ -41,8 +42,13 @@ class Content:
     missing: tuple[str, ...]
 
 
-def make_content(workdir: Workdir) -> Content:
-    """Makes tables and sentences from a workdir's rows, and draws its figures."""
+def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
+    """Makes tables and sentences from a workdir's rows, and draws its figures.
+
+    Args:
+      workdir: What was read.
+      policy_rows: Rows of the behavior and test policies, if the workdir has none of its own.
+    """
     headlines: list[str] = []
     sentences: list[str] = []
     details: list[str] = []
@@ -61,7 +67,8 @@ def make_content(workdir: Workdir) -> Content:
         ]
         tables += [first, second]
         tables += [t for t in (build.table_3(workdir.rows, name), differences) if t.lines]
-    tables += [side_tables.policies_table(workdir.rows), side_tables.cost_table(workdir.rows)]
+    tables += [side_tables.policies_table([*workdir.rows, *policy_rows])]
+    tables += [side_tables.cost_table(workdir.rows)]
     pictures, undrawn = ([], []) if workdir.jobs else draw_gallery(workdir.path, workdir.config)
     if not any(headlines):
         headlines.append(

@@ -49,6 +49,7 @@ class PersimConfig:
     normalize_delta: bool = True
     agent_start: float | None = 1.0
     agent_penalty: float = 0.0
+    huber: float = 0.0
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""

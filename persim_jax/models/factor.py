@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
@@ -47,6 +48,8 @@ class FactorConfig:
         At 1 every agent starts as the population.
       agent_penalty: Weight of the mean square of an agent's own embedding row in the loss, which
         holds an agent with little data close to the population.
+      huber: Scaled error from which the loss grows linearly and no longer as the square, so that
+        rare jumps (a wall) do not drown what is smooth; 0 is the squared loss throughout.
     """
 
     num_agents: int
@@ -63,6 +66,7 @@ class FactorConfig:
     normalize_delta: bool = False
     agent_start: float | None = None
     agent_penalty: float = 0.0
+    huber: float = 0.0
 
 
 class FactorNormalizer(NamedTuple):
@@ -230,11 +234,14 @@ def _loss(
 
     def member_loss(weights: Any, agent: Any, obs: Any, actions: Any, target: Any) -> Any:
         predicted = network.apply({"params": weights}, agent, obs, actions)
-        mse = jnp.mean(jnp.square(predicted - target))
+        error = predicted - target
+        mse = jnp.mean(jnp.square(error))
+        # Twice the usual definition, so that small errors count as in the squared loss.
+        fit = 2 * jnp.mean(optax.huber_loss(error, delta=config.huber)) if config.huber else mse
         if not config.agent_penalty:
-            return mse, mse
+            return fit, mse
         rows = weights["agent_encoder"]["embedding"][agent]
-        return mse + config.agent_penalty * jnp.mean(jnp.square(rows)), mse
+        return fit + config.agent_penalty * jnp.mean(jnp.square(rows)), mse
 
     arguments = (params.weights, batch.agent, obs, batch.actions, target)
     if jax.tree.leaves(params.weights)[0].shape[0] == 1:
