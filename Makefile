@@ -63,7 +63,7 @@ check: lint types
 	$(PYTEST) -m "not slow"
 
 test: lint types
-	$(PYTEST) $(if $(NOTEBOOKS),--nbmake) tests $(NOTEBOOKS)
+	PERSIM_NOTEBOOK_SIZE=smoke $(PYTEST) $(if $(NOTEBOOKS),--nbmake) tests $(NOTEBOOKS)
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff format .

@@ -17,11 +17,14 @@ def get_config(variant: str = "") -> ConfigDict:
     # The authors' shaping: the reward is flat until the goal.
     config.planner.bonus_weight = 0.5
     if config.variant != "paper":
-        # Chosen on the validation agents: a quarter of the authors' width predicts better and plans
-        # three times faster.
-        config.model.update({"normalize_obs": True, "normalize_delta": True})
-        config.train.update({"learning_rate": 3e-3, "schedule": "cosine"})
+        # Chosen on the validation agents: a quarter of the width predicts as well and plans
+        # three times faster. The wall stops a car at once, and errors that the squared loss makes
+        # there drown the rest.
+        config.model.update({"normalize_obs": True, "normalize_delta": True, "huber": 0.05})
+        config.train.update({"learning_rate": 3e-3, "schedule": "cosine", "polish_rounds": 1})
     if config.variant == "default":
         config.model.state_features = (64,)
         config.train.num_epochs = 10
+    if config.variant == "smoke":
+        config.train.polish_steps = 20
     return config

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 from experiments.policies import greedy_act
+from experiments.progress import Display, Stage
 from experiments.records import Row, make_row
 from experiments.settings import planner_config, stage_key
 from experiments.stages import World
-from experiments.workdir import Workdir
+from experiments.workdir import LOG, Workdir
 from persim_jax.collect import initial_obs
 from persim_jax.evaluation import prediction
 from persim_jax.evaluation.returns import evaluate_returns
@@ -69,22 +69,47 @@ def open_loop_paths(
     )  # fmt: skip
 
 
-def measure_prediction(workdir: Workdir, world: World, method: Method, fitted: PyTree) -> None:
+def measure_prediction(
+    workdir: Workdir, world: World, method: Method, fitted: PyTree, display: Display
+) -> None:
     """Runs the prediction test of every test agent that has none yet and adds its rows."""
     todo = [a for a in world.agents.test_ids if not workdir.has(method.name, "rmse_mean", a)]
     if not todo or method.model is None:
         return
-    with workdir.timed(f"prediction {method.name}"):
+    done = len(world.agents.test_ids) - len(todo)
+    name = f"prediction {method.name}"
+    with display.stage(workdir, name, done + len(todo), goes_on=done > 0) as stage:
         for agent_id in todo:
             start = time.perf_counter()
-            scores = prediction.score(open_loop_paths(workdir, world, method, fitted, agent_id))
-            rmse, r2 = np.asarray(scores.rmse, np.float64), np.asarray(scores.r2, np.float64)
+            paths = open_loop_paths(workdir, world, method, fitted, agent_id)
+            rmse, r2 = episode_scores(paths)
             seconds = time.perf_counter() - start
             workdir.add(_prediction_rows(workdir, world, method.name, agent_id, rmse, r2, seconds))
+            stage.watch.lap()
+            done += 1
+            stage.step(done, f"{done} agents, {len(rmse)} episodes each")
+
+
+def episode_scores(paths: prediction.OpenLoop) -> tuple[np.ndarray, np.ndarray]:
+    """RMSE and R^2 of each episode `[E]`; NaN for those, and only those, too short for a score.
+
+    Where a model leaves the finite numbers the error is infinite, or else it would pass for an
+    episode without a score.
+    """
+    scores = prediction.score(paths)
+    rmse, r2 = np.asarray(scores.rmse, np.float64), np.asarray(scores.r2, np.float64)
+    lost = (np.asarray(paths.mask).sum(axis=1) >= 2) & ~np.isfinite(rmse)
+    return np.where(lost, np.inf, rmse), np.where(lost, -np.inf, r2)
 
 
 def _prediction_rows(
-    workdir: Workdir, world: World, name: str, agent_id: int, rmse: Any, r2: Any, seconds: float
+    workdir: Workdir,
+    world: World,
+    name: str,
+    agent_id: int,
+    rmse: np.ndarray,
+    r2: np.ndarray,
+    seconds: float,
 ) -> list[Row]:
     with warnings.catch_warnings():
         # An agent all of whose episodes are left out has no score: NaN, null in the row.
@@ -96,7 +121,10 @@ def _prediction_rows(
             "r2_mean": np.nanmean(r2),
             "episodes_left_out": np.isnan(rmse).sum(),
         }
-    per_episode = {"rmse_mean": rmse, "r2_median": r2}
+    per_episode: dict[str, Any] = {
+        "rmse_mean": {"episode_values": rmse},
+        "r2_median": {"episode_values": r2},
+    }
     return [
         make_row(
             workdir.context,
@@ -106,61 +134,76 @@ def _prediction_rows(
             num_episodes=len(rmse),
             wall_s=seconds,
             **agent_fields(world, agent_id),
-            **({"episode_values": per_episode[metric]} if metric in per_episode else {}),
+            **per_episode.get(metric, {}),
         )
         for metric, value in values.items()
     ]
 
 
 def measure_returns(
-    workdir: Workdir, world: World, method: Method, fitted: PyTree, console: Console
+    workdir: Workdir, world: World, method: Method, fitted: PyTree, display: Display
 ) -> None:
     """Runs the evaluation episodes of every test agent that has none yet and adds its rows."""
-    todo = [a for a in world.agents.test_ids if not workdir.has(method.name, "return_mean", a)]
-    if not todo:
-        return
+    ids = world.agents.test_ids
+    todo = [a for a in ids if not workdir.has(method.name, "return_mean", a)]
+    name = f"{'planning' if method.plans else 'evaluation'} {method.name}"
+    if todo:
+        with display.stage(workdir, name, len(ids), goes_on=len(todo) < len(ids)) as stage:
+            _run_episodes(workdir, world, method, fitted, todo, stage)
+    # From the rows and not from this process, which may have run a part of the episodes only.
+    if method.plans and (todo or not workdir.has(method.name, "plan_decisions_per_second")):
+        rows = [r for r in workdir.rows_of(method.name, "return_mean") if r.get("num_decisions")]
+        rate = sum(row["num_decisions"] for row in rows) / sum(row["wall_s"] for row in rows)
+        workdir.add([_cost_row(workdir, method, "plan_decisions_per_second", rate)])
+
+
+def _run_episodes(
+    workdir: Workdir, world: World, method: Method, fitted: PyTree, todo: list[int], stage: Stage
+) -> None:
     settings = workdir.config["evaluation"]
     count = settings["planning_episodes" if method.plans else "policy_episodes"]
     planner = planner_config(workdir.config) if method.plans else None
     arguments = (world.env, world.env_params, method.policy, fitted, planner)
-    with workdir.timed(f"planning {method.name}"):
-        # Compiled apart from the measurement, so that neither cost hides the other.
+    # Compiled apart from the measurement, so that neither cost hides the other.
+    start = time.perf_counter()
+    agents, obs = jnp.zeros(count, jnp.int32), jnp.zeros((count, world.env.spec.obs_size))
+    key = stage_key(workdir.config, "planning")
+    compiled = evaluate_returns.lower(key, *arguments, agents, obs).compile()
+    seconds = time.perf_counter() - start
+    workdir.add([_cost_row(workdir, method, "compile_seconds", seconds)])
+    done = len(world.agents.test_ids) - len(todo)
+    for agent_id in todo:
+        agents = jnp.full(count, world.agents.row_of(agent_id), jnp.int32)
+        obs = episode_obs(workdir, world, agent_id, count)
         start = time.perf_counter()
-        agents, obs = jnp.zeros(count, jnp.int32), jnp.zeros((count, world.env.spec.obs_size))
-        key = stage_key(workdir.config, "planning")
-        compiled = evaluate_returns.lower(key, *arguments, agents, obs).compile()
-        rows = [_cost_row(workdir, method, "compile_seconds", time.perf_counter() - start)]
-        decisions, total = 0, 0.0
-        for agent_id in todo:
-            agents = jnp.full(count, world.agents.row_of(agent_id), jnp.int32)
-            obs = episode_obs(workdir, world, agent_id, count)
-            start = time.perf_counter()
-            returns, lengths = compiled(
-                jax.random.fold_in(key, agent_id), world.env_params, fitted, agents, obs
-            )
-            values, steps = np.asarray(returns, np.float64), int(lengths.sum())
-            seconds = time.perf_counter() - start
-            workdir.add(_return_rows(workdir, world, method.name, agent_id, values, seconds))
-            decisions, total = decisions + steps, total + seconds
-            console.print(
-                f"  {method.name}, agent {world.agents.covariates_of(agent_id)}: return "
-                f"{values.mean():.1f} over {count} episodes ({steps} decisions, {seconds:.1f} s)",
-                highlight=False,
-            )
-        if method.plans:
-            rate = decisions / total
-            rows.append(_cost_row(workdir, method, "plan_decisions_per_second", rate))
-        workdir.add(rows)
+        returns, lengths = compiled(
+            jax.random.fold_in(key, agent_id), world.env_params, fitted, agents, obs
+        )
+        values, steps = np.asarray(returns, np.float64), int(lengths.sum())
+        seconds = time.perf_counter() - start
+        workdir.add(_return_rows(workdir, world, method.name, agent_id, values, steps, seconds))
+        stage.watch.lap()
+        done += 1
+        stage.step(done, f"{done} agents, {count} episodes each")
+        LOG.info(
+            "%s, agent %d: return %.1f in %.1f s", method.name, agent_id, values.mean(), seconds
+        )
 
 
 def _return_rows(
-    workdir: Workdir, world: World, name: str, agent_id: int, values: Any, seconds: float
+    workdir: Workdir,
+    world: World,
+    name: str,
+    agent_id: int,
+    values: np.ndarray,
+    steps: int,
+    seconds: float,
 ) -> list[Row]:
     fields = dict(num_episodes=len(values), wall_s=seconds, **agent_fields(world, agent_id))
     return [
         make_row(
             workdir.context, method=name, metric="return_mean", value=values.mean(),
-            episode_values=values, **fields,
+            episode_values=values, num_decisions=steps, **fields,
         ),
         make_row(
             workdir.context, method=name, metric="return_std", value=values.std(), **fields

@@ -4,32 +4,46 @@
     python -m experiments.run --config=configs/cart_pole.py:smoke --workdir=/tmp/smoke \
         --config.behavior=pure_eps20 --config.trial=1
 
-Started again on the same workdir it goes on where it stopped.
+Started again on the same workdir it goes on where it stopped. `--config.FIELD=VALUE` changes a
+field of the config; configs/base.py has them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from experiments import settings
 from experiments.arrays import write_arrays
 from experiments.measure import measure_prediction, measure_returns
+from experiments.progress import CHECKPOINT_SECONDS, Display
+from experiments.records import read_rows
 from experiments.report import build_report
-from experiments.stages import fit_method, make_dataset, make_world
-from experiments.workdir import LOG, Workdir
+from experiments.reporting import build, model
+from experiments.reporting.render import MARKS
+from experiments.stages import copy_policy_rows, fit_method, make_dataset, make_world
+from experiments.workdir import Workdir, opened
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
 FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
+DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 def run(
@@ -37,6 +51,7 @@ def run(
     workdir: str | Path,
     methods: tuple[str, ...] = DEFAULT_METHODS,
     console: Console | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> Path:
     """Runs every stage that is not done yet.
 
@@ -45,56 +60,202 @@ def run(
       workdir: Made if missing.
       methods: Names in `METHODS`.
       console: Where progress is shown.
+      checkpoint_seconds: Least time between two checkpoints of training.
 
     Returns:
       Path of the report.
 
     Raises:
-      ValueError: The config is wrong, or the workdir was made with another one.
+      ValueError: The config is wrong, the workdir was made with another one, or a file in it was
+        cut short or altered.
+      FloatingPointError: Training left the finite numbers.
     """
-    console = console or Console()
     settings.check(config, methods)
-    jax.config.update("jax_default_matmul_precision", config["matmul_precision"])
-    where = Workdir(workdir, config)
-    world = make_world(where.config)
-    dataset = make_dataset(where, world)
-    console.print(
-        f"{config['environment']}, {config['behavior']}: {dataset.num_agents} agents, "
-        f"{int(dataset.lengths.sum())} steps",
-        highlight=False,
+    with (
+        jax.default_matmul_precision(config["matmul_precision"]),
+        Display(console or Console()) as display,
+    ):
+        # Before the folder is made: what is refused must leave none behind.
+        world = make_world(config)
+        with opened(workdir, config) as where:
+            _announce(where, display)
+            copy_policy_rows(where)
+            dataset = make_dataset(where, world, display)
+            for name in methods:
+                method = METHODS[name]
+                fitted = fit_method(name, where, world, dataset, display, checkpoint_seconds)
+                # The truth predicts itself: True env has no place in the prediction test.
+                if method is not TRUE_ENV:
+                    measure_prediction(where, world, method, fitted, display)
+                measure_returns(where, world, method, fitted, display)
+                if method is PERSIM:
+                    write_arrays(where, world, fitted)
+            if not where.report_is_current():
+                with display.stage(where, "report"):
+                    build_report(where.path)
+            if not display.num_stages:
+                display.say("nothing to do: all of it was done before")
+            return where.path / "report.html"
+
+
+def _announce(where: Workdir, display: Display) -> None:
+    config = where.config
+    display.say(
+        f"{config['environment']}, {config['behavior']} data, {config['variant']} variant, trial "
+        f"{config['trial']}, {config['agents']['num_agents']} agents, on {where.context.device}"
     )
-    for name in methods:
-        method = METHODS[name]
-        fitted = fit_method(name, where, world, dataset, console)
-        # The truth predicts itself: True env has no place in the prediction test.
-        if method is not TRUE_ENV:
-            measure_prediction(where, world, method, fitted)
-        measure_returns(where, world, method, fitted, console)
-        if method is PERSIM:
-            write_arrays(where, world, fitted)
-    with where.timed("report"):
-        report = build_report(where.path)
-    LOG.info("report: %s", report)
-    return report
+    if where.other_code:
+        display.say(
+            f"{where.path} was begun with code version {where.other_code}, this is "
+            f"{where.context.code_version}: what is done is kept, its rows say by which version"
+        )
 
 
-def main(argv: list[str]) -> None:
-    """Parses flags and runs."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    console = Console()
-    methods = tuple(FLAGS.methods)
+def show_tables(where: Path, config: Mapping[str, Any], console: Console) -> None:
+    """Prints Tables 1 and 2 of a run, the paper's numbers beside ours."""
+    rows = read_rows(where / "rows.jsonl")
+    for make in (build.table_1, build.table_2):
+        found = make(rows, config["environment"], behaviors=[config["behavior"]])
+        if found.lines:
+            console.print(_rich_table(found))
+
+
+def _rich_table(table: model.Table) -> Table:
+    """A line for each agent and method, which fits a terminal however many methods there are."""
+    # What the rows are of stands in the report; what is left is what a reader must know.
+    notes = [note for note in table.notes if not note.startswith("Rows: ")]
+    legend = "▲ better than the paper, = the same, ▼ worse."
+    shown = Table(
+        title=table.title, title_justify="left", caption=" ".join([legend, *notes]),
+        caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for name, side in (
+        ("Agent", "left"),
+        ("Method", "left"),
+        ("Ours", "right"),
+        ("Paper", "right"),
+    ):
+        shown.add_column(name, justify=side)
+    for index, column in enumerate(table.columns):
+        for line in table.lines:
+            cell = line.cells[index]
+            # Of Table 2 the return without its interval.
+            pieces = cell.pieces if table.name == "table_1" else cell.pieces[:1]
+            ours = " ".join(f"{text} {MARKS[mark]}".strip() for text, mark in pieces)
+            first = column.name if line is table.lines[0] else ""
+            shown.add_row(first, line.labels[-1], ours, cell.paper or model.DASH)
+    return shown
+
+
+def set_up_jax(deterministic: bool, compile_cache: str | None) -> None:
+    """Settings that JAX reads once, when it makes its first array: call this before.
+
+    Args:
+      deterministic: Let a GPU add up in a fixed order, unless XLA_FLAGS already says whether.
+      compile_cache: Folder in which compiled programs are kept for the next process, or None.
+    """
+    # That there is no TPU is no news.
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    before = os.environ.get("XLA_FLAGS", "")
+    if deterministic and DETERMINISTIC not in before:
+        os.environ["XLA_FLAGS"] = f"{before} {DETERMINISTIC}=true".strip()
+    if compile_cache:
+        jax.config.update("jax_compilation_cache_dir", compile_cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """As absl does it; what is wrong with a flag is told in one line."""
     try:
-        report = run(FLAGS.config.to_dict(), FLAGS.workdir, methods, console)
-    except ValueError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
-        raise SystemExit(1) from error
+        rest: list[str] = FLAGS(argv)
+        FLAGS.config.lock()
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        _stop(_flag_problem(error, argv))
+    if len(rest) > 1:
+        _stop(f"unknown arguments: {' '.join(rest[1:])}")
+    return rest
+
+
+def _flag_problem(error: Exception, argv: Sequence[str]) -> str:
+    """One line about what ml_collections and absl tell in many."""
+    configs = [arg.partition("=")[2] for arg in argv if arg.startswith("--config=")]
+    path = configs[-1].partition(":")[0] if configs else ""
+    if path and not Path(path).is_file():
+        return f"there is no config file {path}: use configs/mountain_car.py, for example"
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    if isinstance(error, AttributeError | KeyError):
+        name = re.search(r"\w+", text)
+        changes = [arg for arg in argv if arg.startswith("--config.")]
+        wrong = [arg for arg in changes if name and name.group() in arg.partition("=")[0]]
+        hint = text.partition("Did you mean")[2]
+        return f"{''.join(wrong[:1]) or text}: the config has no such field" + (
+            f". Did you mean{hint}" if hint else f"; {path} and configs/base.py have its fields"
+        )
+    # The error of a config file comes with its traceback, whose last line says what is wrong.
+    cause = re.search(r"Traceback.* \w+(?:Error|Exception): (.*)", text)
+    return f"{path}: {cause.group(1)}" if cause else text
+
+
+def _stop(message: str) -> None:
+    Console(stderr=True).print(
+        Text.assemble(("error: ", "bold red"), message), soft_wrap=True, highlight=False
+    )
+    raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _one_line_each() -> Iterator[None]:
+    """Errors that say what to do end the program in one line; the log has the whole story."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _stop("interrupted: the same command goes on where it stopped")
+    except (ValueError, FloatingPointError, OSError) as error:
+        _stop(" ".join(str(error).split()))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs with the flags as parsed, then shows what came out."""
+    del argv
+    set_up_jax(FLAGS.deterministic, FLAGS.compile_cache)
+    # What a pipe's encoding lacks must not end a run.
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # A pipe has no width: the tables take what they need.
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    config = FLAGS.config.to_dict()
+    with _one_line_each():
+        report = run(config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds)
+        show_tables(Path(FLAGS.workdir), config, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
-if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "configs/ENV.py[:variant]", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder of the run; made if missing.")
+def _define_flags() -> None:
+    config_flags.DEFINE_config_file(
+        "config", None, "What to run: configs/ENV.py[:smoke|default|paper]. --config.FIELD=VALUE "
+        "changes a field, such as --config.behavior=pure or --config.trial=1; configs/base.py "
+        "lists them.", lock_config=True,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "workdir", None, "Folder of the run, made if missing. With one that is there the run goes "
+        "on where it stopped.",
+    )  # fmt: skip
     flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"Some of {', '.join(METHODS)}.")
+    flags.DEFINE_bool(
+        "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "
+        "a CPU does so anyway.",
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "compile_cache", None, "Folder for compiled programs: the next run with the same sizes "
+        "starts faster, and compile_seconds then is the time of reading them.",
+    )  # fmt: skip
+    flags.DEFINE_float(
+        "checkpoint_seconds", CHECKPOINT_SECONDS, "Least time between two checkpoints of training; "
+        "0 writes one after every epoch.", lower_bound=0.0,
+    )  # fmt: skip
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    app.run(main, flags_parser=parse_flags)

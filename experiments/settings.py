@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import jax
 
+import envs
 from persim_jax.collect import BEHAVIORS
+from persim_jax.evaluation.prediction import COMBINE
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PersimConfig
-from persim_jax.planning.mpc import PlannerConfig
+from persim_jax.networks import ACTIVATIONS
+from persim_jax.planning.mpc import PlannerConfig, make_sampler
 from persim_jax.training import TrainConfig
 
 Settings = TypeVar("Settings")
 
 # A stage's key does not depend on which other stages there are.
 STAGES = {"data": 0, "fit": 1, "prediction": 2, "planning": 3, "episodes": 4}
+
+# What `jax_default_matmul_precision` may be without asking for one algorithm by name.
+PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
+PLAIN = ("environment", "behavior", "variant", "seed", "trial", "matmul_precision")
+# Sections that no dataclass describes, each field with the least value that makes sense.
+SECTIONS: Mapping[str, Mapping[str, int | None]] = {
+    "agents": {"num_agents": 1, "seed": 0},
+    "prediction": {"warm_up": 0, "num_steps": 2, "num_episodes": 1, "combine": None},
+    "evaluation": {"planning_episodes": 1, "policy_episodes": 1},
+}
 
 
 def stage_key(config: Mapping[str, Any], stage: str) -> jax.Array:
@@ -32,40 +45,103 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
     Raises:
       ValueError: Says which field has which value and what it may be.
     """
-    if config["behavior"] not in BEHAVIORS:
-        raise ValueError(
-            f"config.behavior is {config['behavior']!r}: use one of {', '.join(BEHAVIORS)}"
-        )
-    unknown = [name for name in methods if name not in METHODS]
-    if unknown:
-        raise ValueError(f"method {unknown[0]!r} is unknown: use some of {', '.join(METHODS)}")
+    absent = [f for f in (*PLAIN, *SECTIONS, "model", "train", "planner") if f not in config]
+    if absent:
+        raise ValueError(f"config lacks {', '.join(absent)}: configs/base.py has every field")
+    _one_of("environment", config["environment"], envs.ENV_NAMES)
+    _one_of("behavior", config["behavior"], BEHAVIORS)
+    _one_of("matmul_precision", config["matmul_precision"], PRECISIONS)
     for name in ("trial", "seed"):
         if config[name] < 0:
             raise ValueError(f"config.{name} is {config[name]}: it must not be negative")
+    for name in SECTIONS:
+        _check_section(name, config[name])
+    prediction, spec = config["prediction"], envs.make(config["environment"]).spec
+    _one_of("prediction.combine", prediction["combine"], COMBINE)
+    if prediction["warm_up"] + prediction["num_steps"] > spec.max_steps:
+        raise ValueError(
+            f"config.prediction asks for {prediction['warm_up']} + {prediction['num_steps']} "
+            f"steps: an episode of {spec.name} has at most {spec.max_steps}"
+        )
+    _check_methods(methods)
     persim_config(config)
-    planner_config(config)
+    make_sampler(spec, planner_config(config))
 
 
 def persim_config(config: Mapping[str, Any]) -> PersimConfig:
-    """PerSim's settings."""
+    """PerSim's settings.
+
+    Raises:
+      ValueError: A field is unknown or has a value that it must not have.
+    """
     train = _typed(TrainConfig, config["train"], "config.train")
     model = dict(config["model"])
-    if model["agent_start"] < 0:
+    if model.get("agent_start", 0.0) < 0:
         model["agent_start"] = None
-    return _typed(PersimConfig, model | {"train": train}, "config.model")
+    settings = _typed(PersimConfig, model | {"train": train}, "config.model")
+    _one_of("model.activation", settings.activation, ACTIVATIONS)
+    sizes = {
+        "rank": [settings.rank],
+        "ensemble_size": [settings.ensemble_size],
+        "state_features": settings.state_features,
+        "action_features": settings.action_features,
+    }
+    for name, values in sizes.items():
+        if any(value < 1 for value in values) or (name == "state_features" and not values):
+            raise ValueError(f"config.model.{name} is {values}: it must be at least 1")
+    return settings
 
 
 def planner_config(config: Mapping[str, Any]) -> PlannerConfig:
-    """The planner's settings, the same for every method."""
+    """The planner's settings, the same for every method.
+
+    Raises:
+      ValueError: A field is unknown or has a value that it must not have.
+    """
     return _typed(PlannerConfig, config["planner"], "config.planner")
 
 
 def _typed(kind: Callable[..., Settings], fields: Mapping[str, Any], where: str) -> Settings:
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(fields) - known)
+    _refuse_unknown(fields, known, where)
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    try:
+        return kind(**values)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _check_section(name: str, fields: Mapping[str, Any]) -> None:
+    known = SECTIONS[name]
+    _refuse_unknown(fields, known, f"config.{name}")
+    absent = sorted(known.keys() - fields.keys())
+    if absent:
+        raise ValueError(f"config.{name} lacks {', '.join(absent)}: configs/base.py has it")
+    for field, least in known.items():
+        if least is not None and fields[field] < least:
+            raise ValueError(
+                f"config.{name}.{field} is {fields[field]}: it must be at least {least}"
+            )
+
+
+def _check_methods(methods: tuple[str, ...]) -> None:
+    if not methods:
+        raise ValueError(f"there is no method: use some of {', '.join(METHODS)}")
+    for name in methods:
+        if name not in METHODS:
+            raise ValueError(f"method {name!r} is unknown: use some of {', '.join(METHODS)}")
+        if methods.count(name) > 1:
+            raise ValueError(f"method {name!r} is named twice: name each once")
+
+
+def _refuse_unknown(fields: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ValueError(
             f"{where} has no field {', '.join(unknown)}: it has {', '.join(sorted(known))}"
         )
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return kind(**values)
+
+
+def _one_of(name: str, value: Any, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"config.{name} is {value!r}: use one of {', '.join(choices)}")

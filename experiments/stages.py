@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import envs
 from envs.covariates import AgentTable, make_agents, nearest
 from experiments.policies import Policies, greedy_act, load_policies
-from experiments.progress import monitored_training
-from experiments.records import make_row
+from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
+from experiments.records import Row, make_row, read_rows
 from experiments.settings import persim_config, stage_key
-from experiments.stamps import code_version, config_digest
+from experiments.stamps import ROOT, code_version, config_digest
 from experiments.workdir import LOG, Workdir
 from persim_jax import collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
-from persim_jax.data.storage import dataset_paths, load_dataset, save_dataset
+from persim_jax.data.storage import (
+    dataset_paths,
+    load_dataset,
+    load_provenance,
+    save_dataset,
+)
+from persim_jax.files import write_atomically
 from persim_jax.methods import METHODS, Monitor
 from persim_jax.methods.persim import PERSIM
 from persim_jax.simulators import PersonalizedSimulators, load
 from persim_jax.types import PyTree
+
+POLICY_ROWS = ROOT / "results" / "policies"
+
+POLICY_ROWS = ROOT / "results" / "policies"
 
 
 class World(NamedTuple):
@@ -50,8 +61,12 @@ class World(NamedTuple):
         return [self.agents.row_of(agent_id) for agent_id in self.agents.test_ids]
 
 
-def make_world(config: dict[str, Any]) -> World:
-    """Makes the environment and its agents, and loads the policies."""
+def make_world(config: Mapping[str, Any]) -> World:
+    """Makes the environment and its agents, and loads the policies.
+
+    Raises:
+      ValueError: There is no room for the test agents, or the policies are not what was shipped.
+    """
     name = config["environment"]
     env = envs.make(name)
     agents = make_agents(name, **config["agents"])
@@ -66,31 +81,37 @@ def make_world(config: dict[str, Any]) -> World:
     )
 
 
-def make_dataset(workdir: Workdir, world: World) -> OfflineDataset:
+def make_dataset(workdir: Workdir, world: World, display: Display) -> OfflineDataset:
     """One trajectory of each agent, from `dataset/` or collected now.
 
     Raises:
       CorruptFileError: The stored dataset was cut short or altered.
+      ValueError: It was made when the repository shipped other policies.
     """
     path = workdir.path / "dataset" / "dataset"
     if dataset_paths(path)[1].exists():
-        return load_dataset(path)
+        dataset = load_dataset(path)
+        _check_policies(path, world)
+        return dataset
     config = workdir.config
     behavior = collect.BEHAVIORS[config["behavior"]]
-    with workdir.timed("data"):
-        start = time.perf_counter()
+    with display.stage(workdir, "data") as stage:
         act = greedy_act(config["environment"])
         trajectories = collect.collect_dataset(
             stage_key(config, "data"), world.env, world.env_params, act, world.pure_params, behavior
         )
         host = jax.tree.map(np.asarray, trajectories)
-        seconds = time.perf_counter() - start
+        seconds, steps = stage.watch.seconds, int(host.mask.sum())
         dataset = OfflineDataset(
             **{field.name: getattr(host, field.name) for field in dataclasses.fields(host)},
             agent_ids=world.agents.agent_ids,
             covariates=world.agents.covariates,
             info=dataset_info(world, behavior.name),
         )
+        row = make_row(
+            workdir.context, method="any", metric="collect_steps_per_second",
+            value=steps / seconds, wall_s=seconds, num_steps=steps,
+        )  # fmt: skip
         provenance = {
             "config_digest": config_digest(config),
             "code_version": code_version(),
@@ -98,15 +119,42 @@ def make_dataset(workdir: Workdir, world: World) -> OfflineDataset:
             "trial": config["trial"],
             "policies": world.policies.sidecar["sha256"],
         }
+        # The sidecar of the dataset is written last: with it the stage counts as done.
+        workdir.add([row])
+        stage.watch.lap()
         save_dataset(path, dataset, provenance)
-    steps = int(host.mask.sum())
-    row = make_row(
-        workdir.context, method="any", metric="collect_steps_per_second", value=steps / seconds,
-        wall_s=seconds, num_steps=steps,
-    )  # fmt: skip
-    workdir.add([row])
-    LOG.info("data: %d steps of %d agents", steps, dataset.num_agents)
+        stage.step(1, f"{steps} steps of {dataset.num_agents} agents")
     return dataset
+
+
+def _check_policies(path: Path, world: World) -> None:
+    """Refuses to go on with other policies than those that a dataset was made with."""
+    before, now = load_provenance(path).get("policies"), world.policies.sidecar["sha256"]
+    if before != now:
+        raise ValueError(
+            f"{path.parent} was made when the shipped policies had the checksum {str(before)[:12]} "
+            f"(now {now[:12]}): data and prediction test would follow different policies. Give "
+            "another --workdir"
+        )
+
+
+def copy_policy_rows(workdir: Workdir) -> None:
+    """Puts the returns of the shipped policies that this run uses into `policies/`, unchanged."""
+    name = f"{workdir.config['environment']}.jsonl"
+    source, target = POLICY_ROWS / name, workdir.path / "policies" / name
+    if not source.exists():
+        LOG.warning("%s is missing: the report cannot say what the policies earn", source)
+        return
+    used = policy_rows(read_rows(source), collect.BEHAVIORS[workdir.config["behavior"]])
+    content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in used).encode()
+    if not target.exists() or target.read_bytes() != content:
+        write_atomically(target, content)
+
+
+def policy_rows(rows: list[Row], behavior: collect.Behavior) -> list[Row]:
+    """Of the rows about shipped policies those about the ones that a behavior's run uses."""
+    used = {"test"} if behavior.epsilon == 1 else {"test", "pure"}
+    return [row for row in rows if row["behavior"] in used]
 
 
 def dataset_info(world: World, behavior: str) -> DatasetInfo:
@@ -123,41 +171,55 @@ def dataset_info(world: World, behavior: str) -> DatasetInfo:
 
 
 def make_simulators(
-    workdir: Workdir, world: World, dataset: OfflineDataset, console: Console
+    workdir: Workdir,
+    world: World,
+    dataset: OfflineDataset,
+    display: Display,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> PersonalizedSimulators:
-    """PerSim fitted to the dataset, from `simulators/` or trained now, from the last checkpoint."""
+    """PerSim fitted to the dataset, from `simulators/` or trained now, from the last checkpoint.
+
+    Raises:
+      CorruptFileError: Stored simulators were cut short or altered.
+      CorruptCheckpointError: So was the last checkpoint.
+      ValueError: The dataset is not valid; says which agent and step.
+      DivergedError: A member's loss is no longer finite.
+    """
     folder = workdir.path / "simulators"
     if (folder / "simulators.json").exists():
         return load(folder, world.env)
     settings = persim_config(workdir.config)
-    start = time.perf_counter()
     with (
-        workdir.timed("fit"),
-        monitored_training(workdir.path, settings.train, console) as monitor,
+        display.stage(workdir, f"fit {PERSIM.name}", settings.train.num_rounds) as stage,
+        monitored_training(workdir.path, settings.train, stage, checkpoint_seconds) as monitor,
     ):
+        key = stage_key(workdir.config, "fit")
         fitted: PersonalizedSimulators = PERSIM.fit(
-            stage_key(workdir.config, "fit"),
-            dataset,
-            world.env,
-            world.env_params,
-            settings,
-            monitor,
+            key, dataset, world.env, world.env_params, settings, monitor
         )
+        seconds = stage.watch.seconds
+        row = make_row(
+            workdir.context, method=PERSIM.name, metric="train_seconds", value=seconds,
+            wall_s=seconds,
+        )  # fmt: skip
+        # The sidecar of the simulators is written last: with it the stage counts as done.
+        workdir.add([row])
+        stage.watch.lap()
         fitted.save(folder)
-    seconds = time.perf_counter() - start
-    row = make_row(
-        workdir.context, method="persim", metric="train_seconds", value=seconds, wall_s=seconds
-    )
-    workdir.add([row])
     return fitted
 
 
 def fit_method(
-    name: str, workdir: Workdir, world: World, dataset: OfflineDataset, console: Console
+    name: str,
+    workdir: Workdir,
+    world: World,
+    dataset: OfflineDataset,
+    display: Display,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> PyTree:
     """A method, fitted."""
     if name == PERSIM.name:
-        return make_simulators(workdir, world, dataset, console)
+        return make_simulators(workdir, world, dataset, display, checkpoint_seconds)
     method = METHODS[name]
     key = stage_key(workdir.config, "fit")
     return method.fit(key, dataset, world.env, world.env_params, None, Monitor())

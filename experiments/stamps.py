@@ -80,6 +80,7 @@ def environment_stamp() -> dict[str, Any]:
     import jax  # here, so that tables and reports of old rows start without jax
 
     devices = jax.devices()
+    settings: Any = jax.config  # its fields are made at run time, unseen by type checkers
     return {
         "command": _command(),
         "code_version": code_version(),
@@ -92,8 +93,8 @@ def environment_stamp() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision),
-        "x64": bool(jax.config.jax_enable_x64),
+        "matmul_precision": str(settings.jax_default_matmul_precision),
+        "x64": bool(settings.jax_enable_x64),
     }
 
 

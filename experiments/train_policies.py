@@ -50,20 +50,7 @@ ONLINE_CONFIGS = {
 TEST_SEED_OFFSET = 1000
 """The test policy shares no random number with the pure ones."""
 
-_ENVIRONMENT = flags.DEFINE_enum(
-    "environment", None, sorted(TARGETS), "Whose policies to train.", required=True
-)
-_TARGETS = flags.DEFINE_list(
-    "behavior_targets",
-    None,
-    "Two mean returns at which training stops, of pure policies and of the test policy, such as "
-    "-200,-150; the protocol's by default.",
-)
-_OUT = flags.DEFINE_string("out", "runs/policies", "Folder for ENVIRONMENT.npz and its sidecar.")
-_ROWS = flags.DEFINE_string(
-    "rows", None, "JSON lines file for the measured returns; ENVIRONMENT.jsonl in --out by default."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the pure policies; the test policy's is another.")
+FLAGS = flags.FLAGS
 
 
 def make_lanes(environment: str, targets: Sequence[float], seed: int) -> Lanes:
@@ -171,13 +158,32 @@ def run(
 
 def main(argv: Sequence[str]) -> None:
     """Parses the flags."""
-    del argv
-    environment, out = _ENVIRONMENT.value, pathlib.Path(_OUT.value)
-    targets = [float(target) for target in _TARGETS.value or TARGETS[environment]]
-    rows = pathlib.Path(_ROWS.value) if _ROWS.value else out / f"{environment}.jsonl"
-    lanes = make_lanes(environment, targets, _SEED.value)
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    environment, out = FLAGS.environment, pathlib.Path(FLAGS.out)
+    try:
+        targets = [float(target) for target in FLAGS.behavior_targets or TARGETS[environment]]
+        lanes = make_lanes(environment, targets, FLAGS.seed)
+    except ValueError as error:
+        raise app.UsageError(str(error)) from error
+    rows = pathlib.Path(FLAGS.rows) if FLAGS.rows else out / f"{environment}.jsonl"
     run(lanes, ONLINE_CONFIGS[environment], out, rows)
 
 
 if __name__ == "__main__":
+    # Here, not above: other launchers have flags of the same names.
+    flags.DEFINE_enum(
+        "environment", None, sorted(TARGETS), "Whose policies to train.", required=True
+    )
+    flags.DEFINE_list(
+        "behavior_targets",
+        None,
+        "Mean returns at which training stops, of pure policies and of the test policy, such as "
+        "-200,-150; the protocol's by default.",
+    )
+    flags.DEFINE_string("out", "runs/policies", "Folder for ENVIRONMENT.npz and its sidecar.")
+    flags.DEFINE_string(
+        "rows", None, "File for the measured returns; ENVIRONMENT.jsonl in --out by default."
+    )
+    flags.DEFINE_integer("seed", 0, "Of the pure policies; the test policy's is another.")
     app.run(main)

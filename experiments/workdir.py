@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,30 @@ from experiments.stamps import environment_stamp, jsonable
 from persim_jax.files import write_json_atomically
 
 LOG = logging.getLogger("persim_jax")
+# The terminal shows what `Display` prints; absl's handler on the root logger would echo every line.
+LOG.propagate = False
+LOG.addHandler(logging.NullHandler())
+
+
+class Stopwatch:
+    """Seconds that a stage has taken so far.
+
+    Attributes:
+      before: Seconds of earlier processes whose work this one goes on with.
+    """
+
+    def __init__(self, path: Path, stage: str, before: float = 0.0) -> None:
+        self.before = before
+        self._path, self._stage, self._start = path, stage, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of earlier processes and of this one."""
+        return self.before + time.perf_counter() - self._start
+
+    def lap(self) -> None:
+        """Stores the time so far, so that a kill does not lose it."""
+        write_json_atomically(self._path, _read_json(self._path) | {self._stage: self.seconds})
 
 
 class Workdir:
@@ -24,6 +49,7 @@ class Workdir:
       path: The folder.
       config: The run's config as a plain dict.
       context: What all of its rows share.
+      other_code: The code version that last worked here, if it was another than this one.
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
@@ -36,13 +62,18 @@ class Workdir:
         self.config: dict[str, Any] = jsonable(dict(config))
         stored = self.path / "config.json"
         if stored.exists():
-            _refuse_other_config(self.path, json.loads(stored.read_text("utf8")), self.config)
+            _refuse_other_config(self.path, _read_json(stored), self.config)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json_atomically(stored, self.config)
-        stamp = environment_stamp()
-        write_json_atomically(self.path / "environment.json", jsonable(stamp))
+        stamp = jsonable(environment_stamp())
+        before = _read_json(self.path / "environment.json")
+        # A file that stays as it is keeps its time, by which `report_is_current` goes.
+        if before != stamp:
+            write_json_atomically(self.path / "environment.json", stamp)
         self.context = RowContext.from_config(self.config, stamp)
+        version = before.get("code_version", self.context.code_version)
+        self.other_code = version if version != self.context.code_version else None
         _log_to(self.path / "log.txt")
 
     @property
@@ -54,30 +85,70 @@ class Workdir:
         """All rows measured so far."""
         return read_rows(self.rows_path) if self.rows_path.exists() else []
 
+    def rows_of(self, method: str, metric: str) -> list[Row]:
+        """All rows of one number of a method, by whichever code version."""
+        return [
+            row
+            for row in self.rows()
+            if (row["method"], row["metric"]) == (method, metric)
+            and row["config_digest"] == self.context.config_digest
+        ]
+
     def has(self, method: str, metric: str, agent_id: int | None = None) -> bool:
         """Whether this number has been measured, by whichever code version."""
-        return any(
-            (row["method"], row["metric"], row["agent_id"]) == (method, metric, agent_id)
-            and row["config_digest"] == self.context.config_digest
-            for row in self.rows()
-        )
+        return any(row["agent_id"] == agent_id for row in self.rows_of(method, metric))
 
     def add(self, rows: list[Row]) -> None:
         """Adds rows, all or none."""
         append_rows(self.rows_path, rows)
 
     @contextlib.contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Adds a stage's wall time to `timings.json` once it has ended well."""
-        LOG.info("%s: started", stage)
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
+    def timed(self, stage: str, goes_on: bool = False) -> Iterator[Stopwatch]:
+        """Stores a stage's wall time in `timings.json` once it has ended well.
+
+        Args:
+          stage: Name of the stage.
+          goes_on: Whether an earlier process did a part of it, so that its time counts too.
+        """
         path = self.path / "timings.json"
-        timings = json.loads(path.read_text("utf8")) if path.exists() else {}
-        timings[stage] = timings.get(stage, 0.0) + seconds
-        write_json_atomically(path, timings)
-        LOG.info("%s: done in %.1f s", stage, seconds)
+        watch = Stopwatch(path, stage, _read_json(path).get(stage, 0.0) if goes_on else 0.0)
+        LOG.info("%s: started", stage)
+        yield watch
+        watch.lap()
+        LOG.info("%s: done in %.1f s", stage, watch.seconds)
+
+    def report_is_current(self) -> bool:
+        """Whether the report, whose HTML is written last, is newer than what it is made of."""
+        report = self.path / "report.html"
+        names = ("config.json", "environment.json", "rows.jsonl", "metrics.jsonl")
+        parts = [path for name in names if (path := self.path / name).exists()]
+        parts += [*self.path.glob("arrays/*.npz"), *self.path.glob("policies/*.jsonl")]
+        newest = max(path.stat().st_mtime_ns for path in parts)
+        return report.exists() and report.stat().st_mtime_ns >= newest
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, config: Mapping[str, Any]) -> Iterator[Workdir]:
+    """A workdir for this process alone; what goes wrong is told in its `log.txt`.
+
+    Raises:
+      ValueError: It was made with another config, or another process works in it.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file: --workdir is a folder, made if missing")
+    path.mkdir(parents=True, exist_ok=True)
+    with _exclusive(path):
+        # What a kill left of files that were being written; nobody else writes here now.
+        for leftover in filter(Path.is_file, path.rglob(".*.tmp")):
+            leftover.unlink()
+        try:
+            yield Workdir(path, config)
+        except BaseException as error:
+            LOG.error("%s", type(error).__name__, exc_info=True)
+            raise
+        finally:
+            _close_log()
 
 
 def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -101,12 +172,53 @@ def _refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, A
         )
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """The named fields of a file; none if it is missing."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): mend it, or give another --workdir") from (
+            error
+        )
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no named fields: mend it, or give another --workdir")
+    return found
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Holds the folder's lock, which the system takes back from a process that was killed."""
+    try:
+        import fcntl
+    except ImportError:  # no such lock on Windows: there, one process at a time
+        yield
+        return
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"another process works in {path}: wait for it, or give another --workdir"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _log_to(path: Path) -> None:
     """Sends the log of this process to the run's `log.txt`."""
-    for handler in list(LOG.handlers):
-        LOG.removeHandler(handler)
-        handler.close()
+    _close_log()
     handler = logging.FileHandler(path, encoding="utf8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
+
+
+def _close_log() -> None:
+    for handler in list(LOG.handlers):
+        if isinstance(handler, logging.FileHandler):
+            LOG.removeHandler(handler)
+            handler.close()

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs import base
 from persim_jax.models.base import DynamicsModel, ModelParams
@@ -90,13 +91,19 @@ def greedy_act(key, params, obs):
 
 
 def factor_params(config, seed=0):
-    """Weights as initialised, and a normalizer that scales and shifts every coordinate."""
-    keys = jax.random.split(jax.random.key(seed), 5)
-    size = (config.obs_size,)
-    mean = [jax.random.normal(k, size) for k in keys[:2]]
-    std = [jax.random.uniform(k, size, minval=0.3, maxval=3.0) for k in keys[2:4]]
-    normalizer = FactorNormalizer(*(Normalizer(mean=m, std=s) for m, s in zip(mean, std)))
-    return ModelParams(factor_model(config).init(keys[4]), normalizer)
+    """Random weights of the right sizes, and a normalizer that scales and shifts coordinates."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(factor_model(config).init, jax.random.key(0))
+    draw = lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32)  # noqa: E731
+    size = config.obs_size
+    obs, delta = (
+        Normalizer(
+            mean=jnp.asarray(rng.normal(size=size), jnp.float32),
+            std=jnp.asarray(rng.uniform(0.3, 3.0, size), jnp.float32),
+        )
+        for _ in range(2)
+    )
+    return ModelParams(jax.tree.map(draw, shapes), FactorNormalizer(obs, delta))
 
 
 def cache_size(function):

@@ -56,7 +56,10 @@ def plot_horizon_error(
 
 
 def plot_learning_curves(
-    epochs: ArrayLike, losses: ArrayLike, path: str | os.PathLike[str]
+    epochs: ArrayLike,
+    losses: ArrayLike,
+    path: str | os.PathLike[str],
+    phases: Sequence[str] = (),
 ) -> Figure:
     """Draws the training loss of every member.
 
@@ -64,6 +67,8 @@ def plot_learning_curves(
       epochs: `[E]`.
       losses: `[E, M]`; NaN where a loss was not finite.
       path: File to write.
+      phases: The phase of training that each epoch belongs to, length E; where it changes, a line
+        is drawn. None by default.
     """
     epochs, losses = np.asarray(epochs, float), np.asarray(losses, float)
     if losses.ndim != 2 or len(losses) != len(epochs):
@@ -78,6 +83,12 @@ def plot_learning_curves(
             label = f"member {member}"
             axes.plot(epochs, losses[:, member], color=color, linestyle=dash, label=label)
         _log_if_positive(axes, losses)
+        for row in range(1, len(phases)):
+            if phases[row] != phases[row - 1]:
+                where = (epochs[row - 1] + epochs[row]) / 2
+                axes.axvline(where, color="#5B6470", linewidth=1.0)
+                above = axes.get_xaxis_transform()
+                axes.text(where, 1.0, f" {phases[row]}", transform=above, va="bottom", fontsize=9.5)
         axes.set(xlabel="epoch", ylabel="training loss")
         axes.margins(x=0.01)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -114,7 +115,7 @@ def _panel(
     ):
         if np.isfinite(state).all():
             drawn += 1
-            for shape in scene.shapes(np.asarray(state), agent):
+            for shape in scene.shapes(list(np.asarray(state)), agent):
                 _add(axes, shape, color, alpha, order)
     if not drawn:
         axes.text(
@@ -131,7 +132,7 @@ def _panel(
 
 def _add(axes: Axes, shape: Shape, color: str, alpha: float, order: int) -> None:
     # A translucent shape keeps an opaque edge, or it would vanish on top of the true state.
-    look = {"facecolor": (color, alpha), "zorder": order}
+    look: dict[str, Any] = {"facecolor": (color, alpha), "zorder": order}
     look |= {"edgecolor": color, "linewidth": 0.0 if alpha == 1 else 0.9}
     if shape.kind == "polygon":
         axes.add_patch(Polygon(shape.points, **look))

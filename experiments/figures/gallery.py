@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -63,7 +64,7 @@ def draw_gallery(
             continue
         try:
             pictures += painter(path, workdir / "figures", config)
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             # A half-written or old file must not hide the rest of the report.
             missing.append(f"{_CONTENT[painter.__name__]}: {source} cannot be drawn ({error})")
     return pictures, missing
@@ -125,7 +126,8 @@ def _horizon(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any])
     arrays = _load(source, *names)
     agents = _agents(config, arrays["covariates"])
     path = out / "horizon_error.png"
-    plot_horizon_error(*(arrays[name] for name in names[:3]), agents, path)
+    rmse, low, high = (arrays[name] for name in names[:3])
+    plot_horizon_error(rmse, low, high, agents, path)
     last = arrays["rmse_per_step"][:, -1]
     caption = "Error of the open-loop prediction after each step: mean and band over episodes."
     alt = f"Line plot of error over steps; at the last step from {_span(last)}."
@@ -140,7 +142,9 @@ def _curves(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any]) 
         raise ValueError("no line has an epoch and a list of losses")
     losses = [[np.nan if v is None else float(v) for v in line["loss"]] for line in lines]
     path = out / "learning_curves.png"
-    plot_learning_curves([line["epoch"] for line in lines], losses, path)
+    phases = [str(line["phase"]) for line in lines if "phase" in line]
+    epochs = [line["epoch"] for line in lines]
+    plot_learning_curves(epochs, losses, path, phases if len(phases) == len(epochs) else ())
     caption = f"Training loss of the {len(losses[0])} members of the ensemble."
     alt = f"Line plot of training loss over {len(lines)} epochs; it ends at {_span(losses[-1])}."
     return [Picture(path, "Learning curves", caption, alt)]
@@ -157,7 +161,8 @@ def _timings(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any])
 
 
 def _load(source: pathlib.Path, *names: str) -> dict[str, np.ndarray[Any, Any]]:
-    with np.load(source, allow_pickle=False) as file:
+    # Opened here: numpy would leave a broken archive open.
+    with source.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
         absent = [name for name in names if name not in file]
         if absent:
             raise ValueError(f"it lacks the arrays {', '.join(absent)}")

@@ -21,7 +21,7 @@ TRUE_COLOR, PREDICTED_COLOR = "#1B2A41", "#D55E00"
 PAGE_WIDTH = 10.0
 """Inches; reports and documents show a figure of this width about 1:1."""
 
-_STYLE: Mapping[str, Any] = {
+_STYLE: Any = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,
@@ -56,7 +56,6 @@ def draw(
     width: float,
     height: float,
     paint: Callable[[Figure], None],
-    layout: str | None = "constrained",
 ) -> Figure:
     """Makes a figure in the common style, lets `paint` fill it, and saves it.
 
@@ -65,15 +64,14 @@ def draw(
       width: Inches.
       height: Inches.
       paint: Draws on the figure.
-      layout: Matplotlib's layout engine; None where `paint` places the axes itself.
 
     Returns:
       The figure, not registered with pyplot, so that nothing has to close it.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context(dict(_STYLE)):
-        figure = Figure(figsize=(width, height), layout=layout)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         figure.savefig(path)
     return figure

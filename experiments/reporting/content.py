@@ -10,7 +10,8 @@ from experiments.records import TRUE_ENV, Row
 from experiments.reporting import build, model, side_tables, summary
 from experiments.reporting.measures import BETTER, SAME, WORSE
 from experiments.reporting.model import Table
-from experiments.reporting.sheet import environments
+from experiments.reporting.selection import SMOKE
+from experiments.reporting.sheet import environments, is_augmented, is_policy
 from experiments.reporting.workdir import Workdir
 
 DEFAULT_METHODS = ("persim", TRUE_ENV)
@@ -70,6 +71,8 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
     tables += [side_tables.policies_table([*workdir.rows, *policy_rows])]
     tables += [side_tables.cost_table(workdir.rows)]
     pictures, undrawn = ([], []) if workdir.jobs else draw_gallery(workdir.path, workdir.config)
+    if workdir.rows and all(row.get("variant") == SMOKE for row in workdir.rows):
+        headlines.insert(0, "A smoke run: its sizes are for tests, its numbers mean nothing.")
     if not any(headlines):
         headlines.append(
             "No verdict yet: PerSim has no result here that the paper has a number for."
@@ -97,7 +100,7 @@ def _main_tables(workdir: Workdir, environment: str) -> tuple[Table, Table]:
     behaviors = None if behavior is None else [behavior]
     predicting = [method for method in methods if method in PREDICTING]
     first = build.table_1(workdir.rows, environment, predicting or ["persim"], behaviors)
-    plain = [method for method in methods if not build.is_augmented(method)]
+    plain = [method for method in methods if not is_augmented(method)]
     second = build.table_2(workdir.rows, environment, plain, behaviors)
     return first, second
 
@@ -109,7 +112,7 @@ def _methods(workdir: Workdir, environment: str) -> list[str]:
     found = {
         row["method"]
         for row in workdir.rows
-        if row["environment"] == environment and row["metric"] in metrics and "scope" not in row
+        if row["environment"] == environment and row["metric"] in metrics and not is_policy(row)
     }
     return [*asked, *sorted(found - set(asked))]
 

@@ -24,7 +24,8 @@ def prediction_sentence(rows: Sequence[Row], environment: str, method: str = "pe
     at, half = sum(map(reached, errors)), sum(reached(m, 0.5) for m in errors)
     return (
         f"Prediction, {model.environment_name(environment)}: {model.method_name(method)}'s RMSE is "
-        f"at or below the paper's in {at} of {len(errors)} cells, at or below half of it in {half}."
+        f"at or below the paper's in {at} of {_cells(len(errors))}, at or below half of it in "
+        f"{half}."
     )
 
 
@@ -36,7 +37,7 @@ def control_sentence(rows: Sequence[Row], environment: str, method: str = "persi
     if returns:
         count = Counter(m.verdict for m in returns)
         parts.append(
-            f"better than the paper's in {count[BETTER]} of {len(returns)} cells, the same in "
+            f"better than the paper's in {count[BETTER]} of {_cells(len(returns))}, the same in "
             f"{count[SAME]}, worse in {count[WORSE]}"
         )
     shortfall, num_cells = mean_shortfall(sheet, method)
@@ -48,7 +49,7 @@ def control_sentence(rows: Sequence[Row], environment: str, method: str = "persi
                     "mean shortfall against True env + MPC",
                     _percent(shortfall.value),
                     *([interval] if interval else []),
-                    f"over {num_cells} cells",
+                    f"over {_cells(num_cells)}",
                 ]
             )
         )
@@ -112,6 +113,10 @@ def _control_sheet(rows: Sequence[Row], environment: str) -> Sheet:
 def _measures(sheet: Sheet, method: str) -> list[Measure]:
     lines = dict.fromkeys(key[0] for key in sheet.cells if key[1] == method)
     return [m for b in lines for agent in sheet.agents for m in sheet.measures(b, method, agent)]
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _percent(share: float) -> str:

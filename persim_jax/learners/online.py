@@ -176,7 +176,8 @@ def _start(
         buffer = replay_lib.init(config.capacity, example)
         kept = Kept(
             learner=state,
-            mean_return=jnp.asarray(-jnp.inf),
+            # Not a weakly typed scalar, which would compile the second round anew.
+            mean_return=jnp.full((), -jnp.inf, obs.dtype),
             steps=jnp.zeros((), jnp.int32),
             reached=jnp.zeros((), bool),
         )

@@ -149,3 +149,39 @@ def test_intervals_move_and_turn_with_the_data(values: list[float], shift: float
     np.testing.assert_allclose(np.array(moved) - shift, plain, atol=1e-6)
     np.testing.assert_allclose([-turned.high, -turned.low], plain[1:], atol=1e-6)
     assert data.min() - 1e-9 <= plain.low <= plain.high <= data.max() + 1e-9
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(5)
+    hits = 0
+    for trial in range(300):
+        found = aggregate.mean_interval(rng.normal(2.0, 3.0, 40), num_resamples=400, seed=trial)
+        hits += found.low <= 2.0 <= found.high
+    # Percentile intervals of 40 values cover a little less than 95 %; 300 trials add 1.3 points.
+    assert 0.89 <= hits / 300 <= 0.98
+
+
+def test_shortfall_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(6)
+    hits = 0
+    for trial in range(200):
+        true = rng.normal(-200.0, 20.0, size=(3, 30))
+        method = 1.1 * true + rng.normal(0.0, 15.0, size=(3, 30))
+        cells = list(zip(true, method, strict=True))
+        found = aggregate.relative_shortfall(cells, num_resamples=300, seed=trial).mean
+        hits += found.low <= 0.1 <= found.high
+    assert 0.87 <= hits / 200 <= 0.99
+
+
+def test_more_cells_narrow_the_mean() -> None:
+    cells = [(RNG.normal(-100.0, 10.0, 20), RNG.normal(-110.0, 10.0, 20)) for _ in range(9)]
+    whole = aggregate.relative_shortfall(cells)
+    alone = [cell.high - cell.low for cell in whole.cells]
+    # Independent cells of equal spread: the width goes with 1 / sqrt(9).
+    assert whole.mean.high - whole.mean.low == pytest.approx(np.mean(alone) / 3, rel=0.15)
+
+
+def test_the_same_rows_give_the_same_interval() -> None:
+    values = RNG.normal(size=20)
+    assert aggregate.mean_interval(values) == aggregate.mean_interval(values)
+    assert aggregate.mean_interval(values, seed=1) != aggregate.mean_interval(values, seed=2)

@@ -19,7 +19,10 @@ def test_numbers_read_off_the_printed_tables() -> None:
     cheetah = {"mass_scale": 1.7, "damping_scale": 0.3}
     assert value(2, "half_cheetah", cheetah, "any", "true_env", "return_mean") == (42893.0, 6959.0)
     default = {"mass_scale": 1.0, "damping_scale": 1.0}
-    assert value(3, "half_cheetah", default, "random", "persim_cql_5", "return_mean") == (94.2, 102.8)
+    assert value(3, "half_cheetah", default, "random", "persim_cql_5", "return_mean") == (
+        94.2,
+        102.8,
+    )
 
 
 def test_true_env_is_the_same_for_every_behavior() -> None:
@@ -114,7 +117,9 @@ def test_bad_names_say_what_to_give() -> None:
 
 
 def test_text_is_as_printed() -> None:
-    cell = paper.paper_cell(2, "mountain_car", {"gravity": 0.0035}, "any", "true_env", "return_mean")
+    cell = paper.paper_cell(
+        2, "mountain_car", {"gravity": 0.0035}, "any", "true_env", "return_mean"
+    )
     assert cell is not None
     assert cell.text == "-197.5 ± 20.7"
     cell = paper.paper_cell(1, "mountain_car", {"gravity": 0.0035}, "pure", "persim", "r2_median")

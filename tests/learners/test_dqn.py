@@ -146,7 +146,7 @@ def test_one_config_is_one_learner():
 
 def test_continuous_actions_are_refused():
     spec = dataclasses.replace(SPEC, num_actions=0, action_low=(-1.0,), action_high=(1.0,))
-    with pytest.raises(ValueError, match="mountain_car has continuous actions.*TD3"):
+    with pytest.raises(ValueError, match=r"mountain_car has continuous actions.*TD3"):
         make_dqn(spec, DQNConfig())
 
 

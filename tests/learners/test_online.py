@@ -1,5 +1,6 @@
 """The online loop: who stops when, and with which parameters."""
 
+import dataclasses
 import functools
 
 import jax
@@ -102,6 +103,24 @@ def test_a_learner_that_has_not_learned_yet_is_not_judged():
     np.testing.assert_array_equal(kept.learner, 6.0)
 
 
+def test_only_the_first_round_is_traced():
+    traces, heard = [], []
+
+    def update(key, count, batch):
+        traces.append(1)
+        return COUNTING.update(key, count, batch)
+
+    learner, keys = COUNTING._replace(update=update), jax.random.split(jax.random.key(0), 2)
+
+    def report(progress):
+        heard.append(len(traces))
+
+    target = jnp.full(2, jnp.inf)
+    train_online(COUNTING_ENV, learner, COUNTING_CONFIG, keys, jnp.ones(2), target, report)
+    assert heard[0] > 0
+    assert heard == [heard[0]] * 6
+
+
 def test_keep_never_takes_a_worse_one():
     old = Kept(
         learner=jnp.array(7.0),
@@ -115,8 +134,36 @@ def test_keep_never_takes_a_worse_one():
     jax.tree.map(np.testing.assert_array_equal, new, old)
 
 
-@functools.cache
-def cart_pole():
+def assert_side_by_side_is_one_at_a_time(env, learner, config, keys, params, **tolerance):
+    num_agents = keys.shape[0]
+    together = train_online(env, learner, config, keys, params, jnp.full(num_agents, jnp.inf))
+    for agent in range(num_agents):
+        take = functools.partial(jax.tree.map, lambda leaf, own=agent: leaf[own : own + 1])
+        alone = train_online(env, learner, config, take(keys), take(params), jnp.full(1, jnp.inf))
+        compare = functools.partial(np.testing.assert_allclose, **tolerance)
+        jax.tree.map(compare, alone, take(together))
+
+
+def test_agents_side_by_side_are_agents_one_at_a_time():
+    # Every source of randomness ends up in the parameters: resets, held actions, minibatches.
+    env = COUNTING_ENV._replace(
+        reset=lambda key, params: jax.random.normal(key),
+        observe=lambda state, params: (state * params)[None],
+    )
+
+    def update(key, total, batch):
+        return total + batch.obs.mean() + batch.actions.mean() + jax.random.normal(key), {}
+
+    learner = Learner(init=jax.random.normal, update=update, act=COUNTING.act)
+    config = dataclasses.replace(COUNTING_CONFIG, hold=Schedule(0.5, 0.5, 0), max_hold=3)
+    keys = jax.random.split(jax.random.key(3), 3)
+    gains = jnp.array([1.0, 2.0, 3.0])
+    assert_side_by_side_is_one_at_a_time(env, learner, config, keys, gains, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.optimizes
+def test_dqns_side_by_side_are_dqns_one_at_a_time():
     env = envs.make("cart_pole")
     config = OnlineConfig(
         num_envs=4,
@@ -131,27 +178,8 @@ def cart_pole():
     )
     params = jax.vmap(env.params)(jnp.array([[6.0, 0.5], [10.0, 0.3], [14.0, 0.7]]))
     learner = make_dqn(env.spec, DQNConfig(hidden=(8,), target_rate=0.1, double=True))
-    return env, learner, config, jax.random.split(jax.random.key(3), 3), params
-
-
-@pytest.mark.optimizes
-def test_agents_side_by_side_are_agents_one_at_a_time():
-    env, learner, config, keys, params = cart_pole()
-    together = train_online(env, learner, config, keys, params, jnp.full(3, jnp.inf))
-    for agent in range(3):
-        own = slice(agent, agent + 1)
-        alone = train_online(
-            env,
-            learner,
-            config,
-            keys[own],
-            jax.tree.map(lambda leaf, own=own: leaf[own], params),
-            jnp.full(1, jnp.inf),
-        )
-        beside = jax.tree.map(lambda leaf, own=own: leaf[own], together)
-        jax.tree.map(
-            functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), alone, beside
-        )
+    keys = jax.random.split(jax.random.key(3), 3)
+    assert_side_by_side_is_one_at_a_time(env, learner, config, keys, params, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

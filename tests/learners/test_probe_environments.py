@@ -96,7 +96,13 @@ CONFIGS = {
 }
 
 
-@pytest.fixture(scope="module", params=CONFIGS, ids=["dqn", "double dqn"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(False, id="dqn"),
+        pytest.param(True, id="double dqn", marks=pytest.mark.slow),
+    ],
+)
 def trained(request):
     """The config and the parameters of all six probes."""
     config = CONFIGS[request.param]

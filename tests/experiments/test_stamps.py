@@ -1,0 +1,95 @@
+import json
+import math
+import pathlib
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from experiments import stamps
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def without_infinities(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [without_infinities(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_infinities(item) for key, item in value.items()}
+    return value
+
+
+@given(PLAIN)
+def test_plain_data_passes_through_json_unchanged(value: Any) -> None:
+    made = stamps.jsonable(value)
+    assert json.loads(json.dumps(made, allow_nan=False)) == without_infinities(value)
+    assert stamps.jsonable(made) == made
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array([np.nan, np.inf, 1.0]), [None, None, 1.0]),
+        (jnp.arange(3), [0, 1, 2]),
+        ((1, (2, 3)), [1, [2, 3]]),
+        ({1: {"a": (np.float64("nan"),)}}, {"1": {"a": [None]}}),
+        (pathlib.PurePosixPath("runs/a"), "runs/a"),
+    ],
+)
+def test_arrays_and_scalars_become_plain(value: Any, expected: Any) -> None:
+    made = stamps.jsonable(value)
+    assert made == expected
+    assert type(made) is type(expected)
+
+
+def test_what_is_no_data_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"of type object cannot be written as JSON; give numbers"):
+        stamps.jsonable({"a": [object()]})
+
+
+@given(st.dictionaries(st.text(), PLAIN, max_size=4), st.randoms())
+def test_digest_does_not_depend_on_order(config: dict[str, Any], random: Any) -> None:
+    shuffled = list(config.items())
+    random.shuffle(shuffled)
+    assert stamps.config_digest(config) == stamps.config_digest(dict(shuffled))
+
+
+def test_digest_leaves_out_what_it_is_told_to() -> None:
+    base = {"a": 1, "trial": 0, "workdir": "x"}
+    assert stamps.config_digest(base) == stamps.config_digest(base | {"trial": 4})
+    assert stamps.config_digest(base) != stamps.config_digest(base | {"workdir": "y"})
+    both = ("trial", "workdir")
+    assert stamps.config_digest(base, both) == stamps.config_digest({"a": 1})
+    # Only at the top: a field of the same name deeper inside is a setting.
+    assert stamps.config_digest({"a": {"trial": 1}}) != stamps.config_digest({"a": {"trial": 2}})
+
+
+def test_digest_is_the_same_for_ever() -> None:
+    # Rows are found by it years later: sha256 of {"a":1,"b":[1,2.5,null]}.
+    assert stamps.config_digest({"b": (1, 2.5, math.nan), "a": 1}) == "d364ec9be012"
+
+
+def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["/opt/a b/python3", "-m", "experiments.run", "--workdir=runs/my run"]
+    monkeypatch.setattr(sys, "orig_argv", words)
+    assert stamps._command() == "python -m experiments.run '--workdir=runs/my run'"
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert stamps._git("rev-parse", "HEAD") is None
+    assert stamps._version("no-such-package-anywhere") is None
