@@ -71,6 +71,7 @@ def _model() -> ConfigDict:
             "activation": "relu",
             "skip": False,
             "ensemble_size": 5,
+            "spare_members": 0,
             "normalize_obs": False,
             "normalize_delta": False,
             # Negative: drawn as PyTorch draws it.

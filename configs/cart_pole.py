@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.train.update({"batch_size": 256, "learning_rate": 3e-2, "schedule": "cosine"})
     if config.variant == "default":
-        config.model.state_features = (32,)
+        config.model.update({"state_features": (32,), "spare_members": 2})
         config.train.update({"num_epochs": 30, "polish_rounds": 2, "polish_steps": 1000})
     else:
         config.train.update({"polish_rounds": 1, "polish_steps": 20})

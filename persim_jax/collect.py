@@ -41,7 +41,7 @@ BEHAVIORS = {
 def random_action(key: jax.Array, spec: Spec) -> jax.Array:
     """A uniformly random action: int32 `[]`, or `[A]` within the bounds. The key is consumed."""
     if spec.discrete:
-        return jax.random.randint(key, (), 0, spec.num_actions)
+        return jax.random.randint(key, (), 0, spec.num_actions, jnp.int32)
     low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
     return jax.random.uniform(key, low.shape, minval=low, maxval=high)
 

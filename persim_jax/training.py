@@ -205,6 +205,21 @@ def polish(
     return state._replace(params=params, epoch=state.epoch + 1), losses
 
 
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def member_losses(
+    model: DynamicsModel, config: TrainConfig, params: ModelParams, data: Transitions
+) -> jax.Array:
+    """Training loss of every member over all of the data, `[M]`."""
+    loss, key = _member_loss(model, params.normalizer), jax.random.key(0)
+    return _over_members(lambda _, weights: loss(weights, data, key), model, config)(params.weights)
+
+
+def keep_best(params: ModelParams, losses: jax.Array, count: int) -> ModelParams:
+    """The `count` members with the lowest of the losses `[M]`, in their old order."""
+    kept = jnp.sort(jnp.argsort(losses)[:count])
+    return params._replace(weights=jax.tree.map(lambda leaf: leaf[kept], params.weights))
+
+
 def _member_loss(model: DynamicsModel, normalizer: PyTree) -> Callable[..., jax.Array]:
     """`(weights, batch, key) -> []`: the loss of one member, without its axis."""
 

@@ -120,8 +120,10 @@ def test_markdown_and_latex_show_the_same_figures(workdir: pathlib.Path) -> None
     ],
 )
 def test_half_finished_runs_say_what_is_missing(
-    tmp_path: pathlib.Path, absent: str, words: str
+    tmp_path: pathlib.Path, absent: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # t-SNE is slow and not what this is about.
+    monkeypatch.setattr("experiments.figures.factors.tsne_embedding", lambda own: own[:, :2])
     path = synthetic.write_workdir(tmp_path / "run")
     (path / absent).unlink()
     text = Page(build_report(path, tmp_path / "none").read_text(encoding="utf8")).text
@@ -247,7 +249,10 @@ def test_a_broken_row_stops_the_report_with_its_place(tmp_path: pathlib.Path) ->
         build_report(tmp_path)
 
 
-def test_broken_arrays_do_not_hide_the_tables(tmp_path: pathlib.Path) -> None:
+def test_broken_arrays_do_not_hide_the_tables(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.figures.factors.tsne_embedding", lambda own: own[:, :2])
     path = synthetic.write_workdir(tmp_path / "run")
     (path / "arrays" / "predictions.npz").write_bytes(b"PK\x03\x04 cut off")
     (path / "metrics.jsonl").write_text('{"epoch": 0, "loss": [1.0\n')
