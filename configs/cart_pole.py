@@ -29,10 +29,10 @@ def get_config(variant: str = "") -> ConfigDict:
             "agent_start": 1.0,
         }
     )
-    config.train.update({"batch_size": 256, "learning_rate": 3e-2, "schedule": "cosine"})
+    config.train.update({"batch_size": 256, "learning_rate": 2e-2, "schedule": "cosine"})
     if config.variant == "default":
         config.model.update({"state_features": (32,), "spare_members": 2})
-        config.train.update({"num_epochs": 30, "polish_rounds": 2, "polish_steps": 1000})
+        config.train.update({"num_epochs": 100, "polish_rounds": 2, "polish_steps": 1000})
     else:
         config.train.update({"polish_rounds": 1, "polish_steps": 20})
     return config

@@ -35,7 +35,7 @@ from experiments.records import read_rows
 from experiments.report import build_report
 from experiments.reporting import build, model
 from experiments.reporting.render import MARKS
-from experiments.stages import copy_policy_rows, fit_method, make_dataset, make_world
+from experiments.stages import fit_method, make_dataset, make_world
 from experiments.workdir import Workdir, opened
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
@@ -79,7 +79,6 @@ def run(
         world = make_world(config)
         with opened(workdir, config) as where:
             _announce(where, display)
-            copy_policy_rows(where)
             dataset = make_dataset(where, world, display)
             for name in methods:
                 method = METHODS[name]
@@ -129,13 +128,10 @@ def _rich_table(table: model.Table) -> Table:
         title=table.title, title_justify="left", caption=" ".join([legend, *notes]),
         caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
-    for name, side in (
-        ("Agent", "left"),
-        ("Method", "left"),
-        ("Ours", "right"),
-        ("Paper", "right"),
-    ):
-        shown.add_column(name, justify=side)
+    shown.add_column("Agent")
+    shown.add_column("Method")
+    shown.add_column("Ours", justify="right")
+    shown.add_column("Paper", justify="right")
     for index, column in enumerate(table.columns):
         for line in table.lines:
             cell = line.cells[index]
@@ -154,6 +150,8 @@ def set_up_jax(deterministic: bool, compile_cache: str | None) -> None:
       deterministic: Let a GPU add up in a fixed order, unless XLA_FLAGS already says whether.
       compile_cache: Folder in which compiled programs are kept for the next process, or None.
     """
+    # scikit-learn's threads, which the report's t-SNE needs not, spin where cores are busy.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     # That there is no TPU is no news.
     logging.getLogger("jax").setLevel(logging.WARNING)
     before = os.environ.get("XLA_FLAGS", "")

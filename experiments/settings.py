@@ -80,15 +80,15 @@ def persim_config(config: Mapping[str, Any]) -> PersimConfig:
         model["agent_start"] = None
     settings = _typed(PersimConfig, model | {"train": train}, "config.model")
     _one_of("model.activation", settings.activation, ACTIVATIONS)
-    sizes = {
-        "rank": [settings.rank],
-        "ensemble_size": [settings.ensemble_size],
-        "state_features": settings.state_features,
-        "action_features": settings.action_features,
-    }
-    for name, values in sizes.items():
-        if any(value < 1 for value in values) or (name == "state_features" and not values):
-            raise ValueError(f"config.model.{name} is {values}: it must be at least 1")
+    for name in ("rank", "ensemble_size", "state_features", "action_features"):
+        value = getattr(settings, name)
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(size < 1 for size in sizes) or (name == "state_features" and not sizes):
+            raise ValueError(f"config.model.{name} is {value}: sizes must be at least 1")
+    if settings.spare_members < 0:
+        raise ValueError(
+            f"config.model.spare_members is {settings.spare_members}: it must not be negative"
+        )
     return settings
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,10 @@ import envs
 from envs.covariates import AgentTable, make_agents, nearest
 from experiments.policies import Policies, greedy_act, load_policies
 from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
-from experiments.records import Row, make_row, read_rows
+from experiments.records import make_row
 from experiments.settings import persim_config, stage_key
-from experiments.stamps import ROOT, code_version, config_digest
-from experiments.workdir import LOG, Workdir
+from experiments.stamps import code_version, config_digest
+from experiments.workdir import Workdir
 from persim_jax import collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
 from persim_jax.data.storage import (
@@ -28,15 +27,10 @@ from persim_jax.data.storage import (
     load_provenance,
     save_dataset,
 )
-from persim_jax.files import write_atomically
 from persim_jax.methods import METHODS, Monitor
 from persim_jax.methods.persim import PERSIM
 from persim_jax.simulators import PersonalizedSimulators, load
 from persim_jax.types import PyTree
-
-POLICY_ROWS = ROOT / "results" / "policies"
-
-POLICY_ROWS = ROOT / "results" / "policies"
 
 
 class World(NamedTuple):
@@ -136,25 +130,6 @@ def _check_policies(path: Path, world: World) -> None:
             f"(now {now[:12]}): data and prediction test would follow different policies. Give "
             "another --workdir"
         )
-
-
-def copy_policy_rows(workdir: Workdir) -> None:
-    """Puts the returns of the shipped policies that this run uses into `policies/`, unchanged."""
-    name = f"{workdir.config['environment']}.jsonl"
-    source, target = POLICY_ROWS / name, workdir.path / "policies" / name
-    if not source.exists():
-        LOG.warning("%s is missing: the report cannot say what the policies earn", source)
-        return
-    used = policy_rows(read_rows(source), collect.BEHAVIORS[workdir.config["behavior"]])
-    content = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in used).encode()
-    if not target.exists() or target.read_bytes() != content:
-        write_atomically(target, content)
-
-
-def policy_rows(rows: list[Row], behavior: collect.Behavior) -> list[Row]:
-    """Of the rows about shipped policies those about the ones that a behavior's run uses."""
-    used = {"test"} if behavior.epsilon == 1 else {"test", "pure"}
-    return [row for row in rows if row["behavior"] in used]
 
 
 def dataset_info(world: World, behavior: str) -> DatasetInfo:

@@ -122,7 +122,7 @@ class Workdir:
         report = self.path / "report.html"
         names = ("config.json", "environment.json", "rows.jsonl", "metrics.jsonl")
         parts = [path for name in names if (path := self.path / name).exists()]
-        parts += [*self.path.glob("arrays/*.npz"), *self.path.glob("policies/*.jsonl")]
+        parts += self.path.glob("arrays/*.npz")
         newest = max(path.stat().st_mtime_ns for path in parts)
         return report.exists() and report.stat().st_mtime_ns >= newest
 

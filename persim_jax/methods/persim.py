@@ -40,7 +40,7 @@ class PersimConfig:
 
     rank: int = 5
     train: TrainConfig = TrainConfig(
-        num_epochs=30, batch_size=256, learning_rate=3e-2, polish_rounds=2, polish_steps=1000
+        num_epochs=100, batch_size=256, learning_rate=2e-2, polish_rounds=2, polish_steps=1000
     )
     spare_members: int = 2
     state_features: tuple[int, ...] = (32,)

@@ -172,6 +172,22 @@ def test_a_prediction_and_its_loss_by_hand():
     np.testing.assert_allclose(losses, np.asarray(mse) + 0.1 * 2.5)
 
 
+@pytest.mark.parametrize(("huber", "losses"), [(0.0, 8.125), (100.0, 8.125), (1.0, 3.625)])
+def test_the_huber_loss_is_the_square_and_then_a_line_of_the_same_slope(huber, losses):
+    config, params = by_hand()
+    config = dataclasses.replace(config, huber=huber, agent_penalty=0.0, ensemble_size=1)
+    params = params._replace(weights=jax.tree.map(lambda leaf: leaf[:1], params.weights))
+    obs = np.float32([[[1.0], [0.0]]])
+    # Predictions 24 and -1.5, off by 4 and by 0.5: 16 and 0.25, or 2 * 1 * 4 - 1 = 7 and 0.25.
+    batch = Transitions(
+        agent=np.int32([[0, 1]]), obs=obs, actions=np.int32([[1, 0]]), rewards=None,
+        next_obs=obs + np.float32([[20.0], [-1.0]]), terminated=None,
+    )  # fmt: skip
+    found, metrics = factor_model(config).loss(params, batch, jax.random.key(0))
+    np.testing.assert_allclose(found, [losses])
+    np.testing.assert_allclose(metrics["mse"], [8.125])
+
+
 def test_the_normalizer_is_taken_from_the_data_and_folds_into_raw_units():
     config, params = by_hand()
     config = dataclasses.replace(config, normalize_obs=True, normalize_delta=True)
@@ -192,19 +208,29 @@ def test_the_normalizer_is_taken_from_the_data_and_folds_into_raw_units():
         np.testing.assert_array_equal([part.mean, part.std], [[0.0], [1.0]])
 
 
-@pytest.mark.parametrize("start", [None, 1.0])
-def test_agents_start_where_the_config_says(start):
-    config = dataclasses.replace(SMALL, num_agents=100, agent_start=start)
-    weights = jax.jit(factor_model(config).init)(jax.random.key(0))
+def test_members_start_apart_as_pytorch_draws_them_and_in_order():
+    config = dataclasses.replace(SMALL, num_agents=100)
+    one = dataclasses.replace(config, ensemble_size=1)
+    weights, first = (jax.jit(factor_model(c).init)(jax.random.key(4)) for c in (config, one))
+    # A smaller ensemble is the beginning of a larger one.
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:1], b), weights, first)
     rows, bias = weights["agent_encoder"]["embedding"], weights["agent_bias"]
     # PyTorch's linear layer on 100 one-hot agents: everything in U(-0.1, 0.1).
     assert 0.09 < np.abs(rows).max() <= 0.1
-    assert np.all(bias == 1.0) if start else (0 < np.abs(bias).max() <= 0.1)
-    assert np.abs(rows[0] - rows[1]).max() > 0.05  # members are drawn apart
+    assert 0 < np.abs(bias).max() <= 0.1
+    kernel = weights["state_head"]["kernel"]  # five inputs: U(-1, 1) / sqrt(5)
+    assert 0.9 * 5**-0.5 < np.abs(kernel).max() <= 5**-0.5
+    for leaf in (rows, bias, kernel):
+        assert np.abs(leaf[0] - leaf[1]).max() > 0.1 * np.abs(leaf).max()
 
 
-def test_the_members_of_a_smaller_ensemble_are_the_first_of_a_larger():
-    key, one = jax.random.key(4), dataclasses.replace(SMALL, ensemble_size=1)
-    large, small = (jax.jit(factor_model(config).init)(key) for config in (SMALL, one))
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:1], b), large, small)
-    assert factor_model(one) is factor_model(dataclasses.replace(one))
+def test_agents_start_as_the_population_where_the_config_says_so():
+    config = dataclasses.replace(SMALL, agent_start=1.0, ensemble_size=1)
+    weights = jax.jit(factor_model(config).init)(jax.random.key(0))
+    np.testing.assert_array_equal(weights["agent_bias"], 1.0)
+    assert np.abs(weights["agent_encoder"]["embedding"]).min() > 0
+
+
+def test_one_config_has_one_model():
+    assert factor_model(SMALL) is factor_model(dataclasses.replace(SMALL))
+    assert factor_model(SMALL) is not factor_model(dataclasses.replace(SMALL, rank=1))
