@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from rich import box
@@ -29,7 +30,7 @@ from rich.text import Text
 
 from experiments import settings
 from experiments.arrays import write_arrays
-from experiments.measure import measure_prediction, measure_returns
+from experiments.measure import measure_factors, measure_prediction, measure_returns
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report
@@ -89,6 +90,7 @@ def run(
                 measure_returns(where, world, method, fitted, display)
                 if method is PERSIM:
                     write_arrays(where, world, fitted)
+                    measure_factors(where, world, name, np.asarray(fitted.agent_factors()))
             if not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)

@@ -29,7 +29,7 @@ from persim_jax.data.storage import (
 )
 from persim_jax.methods import METHODS, Monitor
 from persim_jax.methods.persim import PERSIM
-from persim_jax.simulators import PersonalizedSimulators, load
+from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.types import PyTree
 
 
@@ -162,7 +162,7 @@ def make_simulators(
     """
     folder = workdir.path / "simulators"
     if (folder / "simulators.json").exists():
-        return load(folder, world.env)
+        return PersonalizedSimulators.load(folder, world.env)
     settings = persim_config(workdir.config)
     with (
         display.stage(workdir, f"fit {PERSIM.name}", settings.train.num_rounds) as stage,

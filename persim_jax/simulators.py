@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,20 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
+from persim_jax import simulator_files
+from persim_jax.data.dataset import row_of
 from persim_jax.models.base import DynamicsModel, ModelParams
-from persim_jax.models.factor import (
-    FactorConfig,
-    FactorNormalizer,
-    agent_factors,
-    factor_model,
-)
-from persim_jax.normalizer import identity
+from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task
-
-FORMAT = "persim_jax.PersonalizedSimulators/1"
 
 
 class Prediction(NamedTuple):
@@ -78,13 +69,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         Raises:
           KeyError: No agent has this id.
         """
-        rows = np.flatnonzero(np.asarray(self.agent_ids) == agent_id)
-        if rows.size == 0:
-            raise KeyError(
-                f"no agent has the id {agent_id}: the {self.num_agents} ids are in "
-                "`simulators.agent_ids`"
-            )
-        return int(rows[0])
+        return row_of(self.agent_ids, agent_id)
 
     def for_agent(self, agent_id: int) -> PersonalizedSimulator:
         """The simulator of one agent.
@@ -167,7 +152,10 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
-        save(self, Path(directory))
+        ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
+        stored = simulator_files.Stored(self.params, ids, covariates, self.config)
+        task_name = self.task.spec.name if self.task else None
+        simulator_files.write(Path(directory), stored, task_name)
 
     @staticmethod
     def load(directory: str | os.PathLike[str], task: Task | None = None) -> PersonalizedSimulators:
@@ -181,7 +169,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
           FileNotFoundError: There are no simulators.
           CorruptFileError: A file was cut short or altered; says which.
         """
-        return load(Path(directory), task)
+        return PersonalizedSimulators(**simulator_files.read(Path(directory))._asdict(), task=task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,71 +245,3 @@ def _check_query(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> No
             )
     elif actions.ndim != 2 or actions.shape[1] != config.action_size:
         raise ValueError(f"actions have shape {actions.shape}: (T, {config.action_size}) is due")
-
-
-def save(simulators: PersonalizedSimulators, directory: Path) -> None:
-    """Writes `simulators.npz` and, last, `simulators.json`."""
-    leaves = jax.tree.leaves(simulators.params)
-    arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-    arrays |= {
-        "agent_ids": np.asarray(simulators.agent_ids),
-        "covariates": np.asarray(simulators.covariates),
-    }
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    path = directory / "simulators.npz"
-    write_atomically(path, buffer.getvalue())
-    sidecar = {
-        "format": FORMAT,
-        "config": dataclasses.asdict(simulators.config),
-        "task": simulators.task.spec.name if simulators.task else None,
-        "num_agents": simulators.num_agents,
-        "sha256": sha256_of(path),
-    }
-    write_json_atomically(directory / "simulators.json", sidecar)
-
-
-def load(directory: Path, task: Task | None = None) -> PersonalizedSimulators:
-    """As `PersonalizedSimulators.load`."""
-    path, sidecar_path = directory / "simulators.npz", directory / "simulators.json"
-    if not sidecar_path.exists():
-        raise FileNotFoundError(f"no simulators in {directory}: {sidecar_path} is missing")
-    sidecar = _read_sidecar(sidecar_path)
-    if not path.exists() or sha256_of(path) != sidecar["sha256"]:
-        raise CorruptFileError(
-            f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
-            f"{directory} and fit again"
-        )
-    fields: dict[str, Any] = sidecar["config"]
-    tuples = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    config = FactorConfig(**(fields | tuples))
-    with np.load(path) as arrays:
-        shapes, like = jax.tree.flatten(_params_shape(config))
-        leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
-        return PersonalizedSimulators(
-            params=jax.tree.unflatten(like, leaves),
-            agent_ids=arrays["agent_ids"],
-            covariates=arrays["covariates"],
-            config=config,
-            task=task,
-        )
-
-
-def _read_sidecar(path: Path) -> dict[str, Any]:
-    try:
-        sidecar: dict[str, Any] = json.loads(path.read_bytes())
-        found = sidecar["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptFileError(
-            f"{path} was cut short or altered ({error}). Delete {path.parent} and fit again"
-        ) from error
-    if found != FORMAT:
-        raise ValueError(f"{path} has the format {found!r}: this version reads {FORMAT!r}")
-    return sidecar
-
-
-def _params_shape(config: FactorConfig) -> ModelParams:
-    """Structure of the ensemble, without computing anything."""
-    weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
-    unit = identity(config.obs_size)
-    return ModelParams(weights, FactorNormalizer(unit, unit))

@@ -31,6 +31,7 @@ LAYERS = {
     "persim_jax.planning": 3,
     "persim_jax.collect": 3,
     "persim_jax.pessimism": 3,
+    "persim_jax.simulator_files": 2,
     "persim_jax.simulators": 3,
     "persim_jax.personalization": 3,
     "persim_jax.evaluation": 3,

@@ -84,10 +84,13 @@ def numpy_adam(state, config, data, member):
 
 @pytest.mark.parametrize("member_chunk", [1, 2])
 def test_members_trained_together_are_each_trained_alone(member_chunk):
-    config, data, epochs = dataclasses.replace(CONFIG, member_chunk=member_chunk), make_data(), []
+    # Two at a time leave one over; polishing need not be compiled for that as well.
+    rounds = {1: CONFIG.polish_rounds, 2: 0}[member_chunk]
+    config = dataclasses.replace(CONFIG, member_chunk=member_chunk, polish_rounds=rounds)
+    data, epochs = make_data(), []
     state = start(config)
     final = training.train(regression(), config, state, data, lambda *epoch: epochs.append(epoch))
-    assert len(epochs) == int(final.epoch) == 5
+    assert len(epochs) == int(final.epoch) == 3 + rounds
     trained, losses = epochs[2]
     for member in range(MEMBERS):
         expected, loss = numpy_adam(state, config, data, member)

@@ -49,6 +49,21 @@ class DatasetInfo:
         return self.num_actions > 0
 
 
+def row_of(agent_ids: Array, agent_id: int) -> int:
+    """Returns where `agent_id` stands in a table of ids `[N]`.
+
+    Raises:
+      KeyError: No agent has this id.
+    """
+    rows = np.flatnonzero(np.asarray(agent_ids) == agent_id)
+    if rows.size == 0:
+        raise KeyError(
+            f"no agent has the id {agent_id}: the {len(agent_ids)} ids are in `agent_ids`, and "
+            "rows are not ids"
+        )
+    return int(rows[0])
+
+
 # A record of flax because `info` is static: under jit it must not be a leaf.
 class OfflineDataset(flax.struct.PyTreeNode):
     """One trajectory of each of N agents, padded to T steps as `Trajectory` is.
@@ -91,13 +106,7 @@ class OfflineDataset(flax.struct.PyTreeNode):
         Raises:
           KeyError: No agent has this id.
         """
-        rows = np.flatnonzero(np.asarray(self.agent_ids) == agent_id)
-        if rows.size == 0:
-            raise KeyError(
-                f"no agent has the id {agent_id}; the {self.num_agents} ids of this dataset are in "
-                "`dataset.agent_ids`, and rows are not ids."
-            )
-        return int(rows[0])
+        return row_of(self.agent_ids, agent_id)
 
     def for_agent(self, agent_id: int) -> OfflineDataset:
         """Returns the dataset of one agent, `[1, ...]`, on the host: all an -A method may see.

@@ -105,6 +105,22 @@ def assert_same_arrays(first: Path, second: Path) -> None:
         np.testing.assert_array_equal(array, two[name], err_msg=f"{name} in {second}")
 
 
+# What `tiny` changes, as flags of the launcher.
+TINY = (
+    "--config.agents.num_agents=8",
+    "--config.model.state_features=(8,)",
+    "--config.train.num_epochs=2",
+    "--config.train.polish_rounds=0",
+    "--config.train.polish_steps=3",
+    "--config.train.batch_size=512",
+    "--config.prediction.num_episodes=3",
+    "--config.prediction.num_steps=20",
+    "--config.planner.num_candidates=8",
+    "--config.planner.horizon=4",
+    "--config.planner.chunk_size=8",
+)
+
+
 def command(*flags: str) -> list[str]:
     """The launcher's command line."""
     return [sys.executable, "-m", "experiments.run", *flags]

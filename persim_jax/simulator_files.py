@@ -1,0 +1,102 @@
+"""Simulators on disk: `simulators.npz` with arrays, `simulators.json` with all about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
+from persim_jax.models.base import ModelParams
+from persim_jax.models.factor import FactorConfig, FactorNormalizer, factor_model
+from persim_jax.normalizer import identity
+
+FORMAT = "persim_jax.PersonalizedSimulators/1"
+
+
+class Stored(NamedTuple):
+    """What a folder of simulators holds.
+
+    Attributes:
+      params: The ensemble.
+      agent_ids: `[N]`.
+      covariates: `[N, C]`.
+      config: Sizes of the model.
+    """
+
+    params: ModelParams
+    agent_ids: np.ndarray
+    covariates: np.ndarray
+    config: FactorConfig
+
+
+def write(directory: Path, stored: Stored, task_name: str | None) -> None:
+    """Writes the arrays and, last, the sidecar with config, checksum and the task's name."""
+    leaves = jax.tree.leaves(stored.params)
+    arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    path = directory / "simulators.npz"
+    write_atomically(path, buffer.getvalue())
+    sidecar = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(stored.config),
+        "task": task_name,
+        "num_agents": stored.config.num_agents,
+        "sha256": sha256_of(path),
+    }
+    write_json_atomically(directory / "simulators.json", sidecar)
+
+
+def read(directory: Path) -> Stored:
+    """Reads what `write` wrote.
+
+    Raises:
+      FileNotFoundError: There are no simulators.
+      CorruptFileError: A file was cut short or altered; says which.
+      ValueError: The files are of another version.
+    """
+    path, sidecar_path = directory / "simulators.npz", directory / "simulators.json"
+    if not sidecar_path.exists():
+        raise FileNotFoundError(f"no simulators in {directory}: {sidecar_path} is missing")
+    sidecar = _read_sidecar(sidecar_path)
+    if not path.exists() or sha256_of(path) != sidecar["sha256"]:
+        raise CorruptFileError(
+            f"{path} is not what was written: its SHA-256 should be {sidecar['sha256']}. Delete "
+            f"{directory} and fit again"
+        )
+    fields: dict[str, Any] = sidecar["config"]
+    tuples = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    config = FactorConfig(**(fields | tuples))
+    with np.load(path) as arrays:
+        shapes, like = jax.tree.flatten(_params_shape(config))
+        leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
+        params = jax.tree.unflatten(like, leaves)
+        return Stored(params, arrays["agent_ids"], arrays["covariates"], config)
+
+
+def _read_sidecar(path: Path) -> dict[str, Any]:
+    try:
+        sidecar: dict[str, Any] = json.loads(path.read_bytes())
+        found = sidecar["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(
+            f"{path} was cut short or altered ({error}). Delete {path.parent} and fit again"
+        ) from error
+    if found != FORMAT:
+        raise ValueError(f"{path} has the format {found!r}: this version reads {FORMAT!r}")
+    return sidecar
+
+
+def _params_shape(config: FactorConfig) -> ModelParams:
+    """Structure of the ensemble, without computing anything."""
+    weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
+    unit = identity(config.obs_size)
+    return ModelParams(weights, FactorNormalizer(unit, unit))
