@@ -17,7 +17,7 @@ import pytest
 from experiments import run as run_module
 from experiments.records import read_rows, row_key
 from experiments.run import run
-from persim_jax import files
+from persim_jax import checkpoints, files
 from persim_jax.files import write_atomically
 from tests.experiments.jobs import (
     ROOT,
@@ -73,17 +73,24 @@ def name_of(path: Path) -> tuple[object, ...]:
 
 
 def test_no_window_between_two_writes_loses_anything(tmp_path, monkeypatch):
-    """In process: each start is killed right after the first write that none before it made."""
+    """In process: each start is killed at the first write that none before it made."""
     config = tiny(**LONG)
     monkeypatch.setattr(run_module, "build_report", light_report)
-    console, seen = quiet_display().console, set()
+    console, seen, save = quiet_display().console, set(), checkpoints.save
 
-    def replace_and_die(source, target):
-        os.replace(source, target)
-        name = name_of(Path(target))
+    def die_once(*name):
         if name not in seen:
             seen.add(name)
             raise Killed
+
+    def replace_and_die(source, target):
+        os.replace(source, target)
+        die_once(*name_of(Path(target)))
+
+    def die_and_save(folder, step, state):
+        # Its line in the curve is written, the checkpoint is not.
+        die_once("epoch", step)
+        save(folder, step, state)
 
     known = {name: getattr(os, name) for name in dir(os) if not name.startswith("__")}
     mortal = types.SimpleNamespace(**known | {"replace": replace_and_die})
@@ -91,6 +98,7 @@ def test_no_window_between_two_writes_loses_anything(tmp_path, monkeypatch):
         run(config, tmp_path / "unbroken", console=console, checkpoint_seconds=0.0)
         with monkeypatch.context() as patch:
             patch.setattr(files, "os", mortal)
+            patch.setattr(checkpoints, "save", die_and_save)
             for _ in range(200):
                 with contextlib.suppress(Killed):
                     run(config, tmp_path / "broken", console=console, checkpoint_seconds=0.0)
