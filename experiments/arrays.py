@@ -35,6 +35,12 @@ def write_arrays(workdir: Workdir, world: World, simulators: PersonalizedSimulat
         _write(predictions, **_predictions(workdir, world, simulators))
 
 
+def read_predictions(workdir: Workdir) -> dict[str, np.ndarray]:
+    """What `write_arrays` wrote to `arrays/predictions.npz`."""
+    with np.load(workdir.path / "arrays" / "predictions.npz") as stored:
+        return dict(stored)
+
+
 def _predictions(
     workdir: Workdir, world: World, simulators: PersonalizedSimulators
 ) -> dict[str, np.ndarray]:

@@ -18,7 +18,6 @@ from experiments.stages import World
 from experiments.workdir import LOG, Workdir
 from persim_jax.collect import initial_obs
 from persim_jax.evaluation import prediction
-from persim_jax.evaluation.latent import first_component_correlation
 from persim_jax.evaluation.returns import evaluate_returns
 from persim_jax.methods.base import Method
 from persim_jax.types import PyTree
@@ -214,32 +213,3 @@ def _return_rows(
 
 def _cost_row(workdir: Workdir, method: Method, metric: str, value: float) -> Row:
     return make_row(workdir.context, method=method.name, metric=metric, value=value)
-
-
-def measure_factors(workdir: Workdir, world: World, name: str, factors: np.ndarray) -> None:
-    """Adds a row per covariate: |r| of the agent factors' first principal component with it.
-
-    Args:
-      workdir: The run.
-      world: Its agents.
-      name: The method whose factors they are.
-      factors: `[M, N, r]`; the value is the mean over members, each with its own component.
-    """
-    rows = []
-    for column, covariate in enumerate(world.agents.covariate_names):
-        metric = f"factor_correlation_{covariate}"
-        if workdir.has(name, metric):
-            continue
-        known = world.agents.covariates[:, column]
-        members = [first_component_correlation(member, known) for member in factors]
-        rows.append(
-            make_row(
-                workdir.context,
-                method=name,
-                metric=metric,
-                value=float(np.mean(members)),
-                member_values=members,
-            )
-        )
-    if rows:
-        workdir.add(rows)

@@ -29,8 +29,9 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import settings
-from experiments.arrays import write_arrays
-from experiments.measure import measure_factors, measure_prediction, measure_returns
+from experiments.arrays import read_predictions, write_arrays
+from experiments.explain import measure_factors, measure_growth
+from experiments.measure import measure_prediction, measure_returns
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report
@@ -91,6 +92,7 @@ def run(
                 if method is PERSIM:
                     write_arrays(where, world, fitted)
                     measure_factors(where, world, name, np.asarray(fitted.agent_factors()))
+                    measure_growth(where, world, name, read_predictions(where))
             if not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)

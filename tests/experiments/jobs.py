@@ -1,17 +1,21 @@
 """Small runs for the tests of the launcher and its stages."""
 
 import contextlib
+import fcntl
 import importlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from rich.console import Console
 
 from experiments.progress import Display
@@ -119,6 +123,27 @@ TINY = (
     "--config.planner.horizon=4",
     "--config.planner.chunk_size=8",
 )
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first of several test processes makes, for reading by all of them.
+
+    Args:
+      factory: Pytest's.
+      name: Of the folder.
+      make: Fills the folder, which does not exist yet.
+    """
+    base = factory.getbasetemp()
+    # Under pytest-xdist each process has a folder of its own in the one that they share.
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
 
 
 def command(*flags: str) -> list[str]:

@@ -108,35 +108,41 @@ def test_no_window_between_two_writes_loses_anything(tmp_path, monkeypatch):
     assert_same_runs(tmp_path / "unbroken", tmp_path / "broken")
 
 
-# Where a process is killed: after this line of its log, and at most so many seconds later.
+# When a process is killed: once its log holds this line, or this file is there, and at most so
+# many seconds later.
 MOMENTS = (
-    ("INFO data: started", 1.0),
-    ("INFO fit persim: started", 2.0),
-    ("INFO training goes on", 0.5),
-    ("INFO prediction persim: started", 0.6),
-    ("INFO planning persim: started", 0.8),
-    ("INFO report: started", 3.0),
+    ("INFO data: started", 0.8),
+    ("INFO fit persim: started", 1.0),
+    ("checkpoints/4.json", 0.5),
+    ("INFO prediction persim: started", 0.4),
+    ("INFO planning persim: started", 0.4),
+    ("INFO report: started", 2.0),
 )
 
 
-def start_and_kill(flags: list[str], log: Path, mark: str, delay: float) -> str | None:
+def start_and_kill(flags: list[str], where: Path, mark: str, delay: float) -> str | None:
     """Kills the launcher `delay` seconds after a mark; says in which stage, or None if it ended."""
+    log = where / "log.txt"
     before = log.stat().st_size if log.exists() else 0
+
+    def text() -> str:
+        return log.read_bytes()[before:].decode() if log.exists() else ""
+
     process = subprocess.Popen(
         command(*flags), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    text, deadline = "", time.monotonic() + 300
-    while mark not in text and process.poll() is None and time.monotonic() < deadline:
+    deadline = time.monotonic() + 300
+    while mark not in text() and not (where / mark).exists() and time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
         time.sleep(0.01)
-        text = log.read_text("utf8")[before:] if log.exists() else ""
     time.sleep(delay)
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == (-signal.SIGKILL if alive else 0), errors
-    text = log.read_text("utf8")[before:]
-    started, done = (re.findall(rf"INFO (.*): {w}", text) for w in ("started", "done"))
+    started, done = (re.findall(rf"INFO (.*): {word}", text()) for word in ("started", "done"))
     inside = [stage for stage in started if stage not in done]
     return (inside[-1] if inside else "between stages") if alive else None
 
@@ -153,7 +159,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_as_an_unbroken_one(tmp_path):
     broken = [*flags, f"--workdir={tmp_path / 'broken'}"]
     for mark, most in MOMENTS:
         delay = float(rng.uniform(0, most))
-        kills.append(start_and_kill(broken, tmp_path / "broken" / "log.txt", mark, delay))
+        kills.append(start_and_kill(broken, tmp_path / "broken", mark, delay))
     last = launch(*broken)
     assert last.returncode == 0, last.stderr
     assert len([stage for stage in kills if stage]) >= 4, kills

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -17,11 +18,13 @@ from persim_jax import checkpoints
 from persim_jax.checkpoints import CorruptCheckpointError
 from persim_jax.data import storage
 from persim_jax.files import CorruptFileError
+from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import DivergedError
 from tests.experiments.jobs import (
     assert_same_arrays,
     curve_of,
     dataset_of,
+    made_once,
     quiet_display,
     rows_of,
     tiny,
@@ -175,9 +178,7 @@ def simulators_of(path: Path, config: dict, seconds: float = 0.0):
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """A workdir with simulators, trained in one go."""
-    path = tmp_path_factory.mktemp("unbroken")
-    simulators_of(path, train_config())
-    return path
+    return made_once(tmp_path_factory, "unbroken", lambda p: simulators_of(p, train_config()))
 
 
 def assert_same_runs(first: Path, second: Path) -> None:
@@ -225,7 +226,7 @@ def test_simulators_whose_saving_was_killed_keep_their_training_time(
     tmp_path, monkeypatch, unbroken
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):  # noqa: PT012
-        patch.setattr("persim_jax.simulators.write_json_atomically", killed)
+        patch.setattr(PersonalizedSimulators, "save", killed)
         simulators_of(tmp_path, train_config())
     curve = curve_of(tmp_path)
     simulators_of(tmp_path, train_config())
@@ -238,19 +239,20 @@ def test_simulators_whose_saving_was_killed_keep_their_training_time(
 
 @pytest.mark.optimizes
 @pytest.mark.slow
-def test_simulators_are_trained_once(unbroken, monkeypatch):
-    rows = (unbroken / "rows.jsonl").read_bytes()
+def test_simulators_are_trained_once(tmp_path, unbroken, monkeypatch):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    rows = (tmp_path / "rows.jsonl").read_bytes()
     monkeypatch.setattr(stages, "PERSIM", stages.PERSIM._replace(fit=killed))
-    simulators = simulators_of(unbroken, train_config())
+    simulators = simulators_of(tmp_path, train_config())
     assert simulators.num_agents == 8
     assert simulators.task is envs.make("mountain_car")
-    assert (unbroken / "rows.jsonl").read_bytes() == rows
+    assert (tmp_path / "rows.jsonl").read_bytes() == rows
 
 
 @pytest.mark.optimizes
 @pytest.mark.slow
-def test_an_altered_checkpoint_and_altered_simulators_are_named(tmp_path):
-    simulators_of(tmp_path, train_config())
+def test_an_altered_checkpoint_and_altered_simulators_are_named(tmp_path, unbroken):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
     arrays = tmp_path / "simulators" / "simulators.npz"
     content = bytearray(arrays.read_bytes())
     content[-200] ^= 1

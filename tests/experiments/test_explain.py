@@ -1,9 +1,9 @@
-"""Rows of factor correlations against factors whose first component is known."""
+"""Rows that explain the tables, against factors and errors whose answer is known."""
 
 import numpy as np
 import pytest
 
-from experiments.measure import measure_factors
+from experiments.explain import growth_of, measure_factors, measure_growth
 from experiments.stages import make_world
 from experiments.workdir import Workdir
 from tests.experiments.jobs import tiny
@@ -37,3 +37,29 @@ def test_what_was_measured_is_not_measured_again(tmp_path):
     before = where.rows_path.read_bytes()
     measure_factors(where, world, "persim", np.random.default_rng(0).normal(size=gravity.shape))
     assert where.rows_path.read_bytes() == before
+
+
+def test_growth_of_an_exponential_error_is_its_rate():
+    errors = 1e-4 * 1.15 ** np.arange(50.0)
+    found = growth_of(np.where(np.arange(50) < 40, errors, np.nan))
+    assert found["error_growth_per_step"] == pytest.approx(1.15)
+    assert found["rmse_first_step"] == pytest.approx(1e-4)
+    assert found["rmse_last_step"] == pytest.approx(errors[39])
+
+
+@pytest.mark.parametrize("length", [0, 5])
+def test_too_few_steps_have_no_growth(length):
+    found = growth_of(np.where(np.arange(50) < length, 1.0, np.nan))
+    assert np.isnan(found["error_growth_per_step"])
+    assert np.isnan(found["rmse_first_step"]) == (length == 0)
+
+
+def test_each_test_agent_gets_its_own_growth(tmp_path):
+    config = tiny(agents__num_agents=10)
+    where, world = Workdir(tmp_path, config), make_world(config)
+    ids = np.asarray(world.agents.test_ids)
+    errors = np.stack([(1 + 0.1 * i) ** np.arange(20.0) for i in range(len(ids))])
+    measure_growth(where, world, "persim", {"agent_ids": ids, "rmse_per_step": errors})
+    rows = [row for row in where.rows() if row["metric"] == "error_growth_per_step"]
+    found = {row["agent_id"]: row["value"] for row in rows}
+    assert found == pytest.approx({int(a): 1 + 0.1 * i for i, a in enumerate(ids)})
