@@ -200,10 +200,13 @@ def _flag_problem(error: Exception, argv: Sequence[str]) -> str:
 
 
 def _stop(message: str) -> None:
-    Console(stderr=True).print(
-        Text.assemble(("error: ", "bold red"), message), soft_wrap=True, highlight=False
-    )
+    _tell(message)
     raise SystemExit(1)
+
+
+def _tell(message: str) -> None:
+    text = Text.assemble(("error: ", "bold red"), message)
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 @contextlib.contextmanager
@@ -212,7 +215,10 @@ def _one_line_each() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _stop("interrupted: the same command goes on where it stopped")
+        _tell("interrupted: the same command goes on where it stopped")
+        sys.stdout.flush()
+        # What is written is whole. An orderly exit crashes where XLA was cut off while compiling.
+        os._exit(130)
     except (ValueError, FloatingPointError, OSError) as error:
         _stop(" ".join(str(error).split()))
 
