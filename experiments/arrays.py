@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from experiments.measure import open_loop_paths
 from experiments.stages import World
 from experiments.workdir import Workdir
 from persim_jax.evaluation.prediction import error_per_step
-from persim_jax.files import write_atomically
+from persim_jax.files import CorruptFileError, write_atomically
 from persim_jax.methods import PERSIM
 from persim_jax.simulators import PersonalizedSimulators
 
@@ -36,9 +37,19 @@ def write_arrays(workdir: Workdir, world: World, simulators: PersonalizedSimulat
 
 
 def read_predictions(workdir: Workdir) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote to `arrays/predictions.npz`."""
-    with np.load(workdir.path / "arrays" / "predictions.npz") as stored:
-        return dict(stored)
+    """What `write_arrays` wrote to `arrays/predictions.npz`.
+
+    Raises:
+      CorruptFileError: It was cut short or altered.
+    """
+    path = workdir.path / "arrays" / "predictions.npz"
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as stored:
+            return dict(stored)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise CorruptFileError(
+            f"{path} was cut short or altered ({error}): delete it and run again"
+        ) from error
 
 
 def _predictions(

@@ -1,15 +1,19 @@
 """The arrays of the figures, computed again from what they are made of."""
 
+import re
+import shutil
+
 import jax
 import numpy as np
 import pytest
 
 from experiments import arrays
-from experiments.arrays import write_arrays
+from experiments.arrays import read_predictions, write_arrays
 from experiments.measure import open_loop_paths
 from experiments.settings import persim_config
 from experiments.stages import make_world
 from experiments.workdir import Workdir
+from persim_jax.files import CorruptFileError
 from persim_jax.methods import PERSIM
 from persim_jax.simulators import PersonalizedSimulators
 from tests.experiments.jobs import arrays_of, dataset_of, tiny
@@ -92,3 +96,18 @@ def test_arrays_are_written_once_and_each_again_when_missing(written, monkeypatc
     write_arrays(where, world, simulators)
     assert {path.name for path in folder.iterdir()} == set(before)
     assert (folder / "factors.npz").read_bytes() == before["factors.npz"]
+
+
+@pytest.mark.parametrize("cut", [0, 100, -100])
+def test_predictions_are_read_as_written_or_refused_by_name(written, tmp_path, cut):
+    where, _, _ = written
+    path = tmp_path / "arrays" / "predictions.npz"
+    shutil.copytree(where.path / "arrays", path.parent)
+    copy = Workdir(tmp_path, where.config)
+    found, expected = read_predictions(copy), arrays_of(path)
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CorruptFileError, match=re.escape(str(path))):
+        read_predictions(copy)
