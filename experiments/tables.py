@@ -48,7 +48,7 @@ def _write(source: pathlib.Path, readme: str | None, out: str | None) -> bool:
     """Writes tables; returns whether the README was up to date."""
     # A README may be written before there are results; tables of nothing are a mistake.
     rows = [] if readme and not source.exists() else read_rows(source)
-    rows = [row for row in rows if FLAGS.variant in (None, row.get("variant"))]
+    rows = [row for row in rows if FLAGS.variant in ("", row.get("variant"))]
     if out:
         text = render_tables(all_tables(rows), pathlib.Path(out).suffix)
         write_atomically(pathlib.Path(out), text.encode())
@@ -64,5 +64,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("readme", None, "Markdown file whose results part is rewritten.")
     flags.DEFINE_bool("check", False, "Write nothing; exit 1 if --readme is out of date.")
     flags.DEFINE_string("out", None, "File for all tables: .md, .html, .tex or .csv.")
-    flags.DEFINE_string("variant", None, "Show rows of this variant only.")
+    flags.DEFINE_string("variant", "default", "Show rows of this variant only; empty: of all.")
     app.run(main)

@@ -15,6 +15,8 @@ import pytest
 from configs.base import VARIANTS
 from configs.cart_pole import get_config as cart_pole
 from configs.mountain_car import get_config as mountain_car
+from experiments.records import read_rows
+from experiments.tables import update_readme
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md")
@@ -187,3 +189,9 @@ def test_results_stand_between_the_markers():
     text = (ROOT / "README.md").read_text(encoding="utf8")
     begin, end = (text.index(f"<!-- results:{word} -->") for word in ("begin", "end"))
     assert 0 < begin < end
+
+
+def test_results_of_the_readme_are_those_of_the_rows():
+    rows = [row for row in read_rows(ROOT / "results") if row["variant"] == "default"]
+    assert rows
+    assert update_readme(rows, ROOT / "README.md", check=True)
