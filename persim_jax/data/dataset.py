@@ -148,7 +148,7 @@ def validate(dataset: OfflineDataset) -> None:
     ids, counts = np.unique(np.asarray(dataset.agent_ids), return_counts=True)
     if np.any(counts > 1):
         raise ValueError(
-            f"agent id {ids[counts > 1][0]} occurs {counts.max()} times in agent_ids; ids must be "
+            f"agent id {ids[counts > 1][0]} occurs {np.max(counts)} times in agent_ids; ids must be "
             "unique, one trajectory each."
         )
     for name in ("obs", "actions", "rewards", "covariates"):
