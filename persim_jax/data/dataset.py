@@ -148,8 +148,8 @@ def validate(dataset: OfflineDataset) -> None:
     ids, counts = np.unique(np.asarray(dataset.agent_ids), return_counts=True)
     if np.any(counts > 1):
         raise ValueError(
-            f"agent id {ids[counts > 1][0]} occurs {np.max(counts)} times in agent_ids; ids must be "
-            "unique, one trajectory each."
+            f"agent id {ids[counts > 1][0]} occurs {np.max(counts)} times in agent_ids; ids must "
+            "be unique, one trajectory each."
         )
     for name in ("obs", "actions", "rewards", "covariates"):
         _check_finite(dataset, name)
