@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from persim_jax.learners.base import random_action
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.true_env import true_dynamics
 from persim_jax.rollout import Policy, unroll
@@ -36,14 +37,6 @@ BEHAVIORS = {
     "pure_eps20": Behavior(0.2, "pure_eps20"),
     "pure_eps40": Behavior(0.4, "pure_eps40"),
 }
-
-
-def random_action(key: jax.Array, spec: Spec) -> jax.Array:
-    """A uniformly random action: int32 `[]`, or `[A]` within the bounds. The key is consumed."""
-    if spec.discrete:
-        return jax.random.randint(key, (), 0, spec.num_actions, jnp.int32)
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    return jax.random.uniform(key, low.shape, minval=low, maxval=high)
 
 
 def memoryless(act: ActFn, policy_params: PyTree) -> Policy:
