@@ -29,11 +29,16 @@ def get_base(environment: str, variant: str) -> ConfigDict:
     config.variant = variant
     config.seed = 0
     config.trial = 0
-    # "highest" keeps float32 products in float32 on accelerators that would round them.
+    # Who steps the true environment, where there is a choice; see `envs.half_cheetah.BACKENDS`.
+    config.backend = "auto"
+    # "highest" keeps float32 products in float32 on accelerators that would round them; training
+    # has its own, `train.precision`.
     config.matmul_precision = "highest"
     config.agents = ConfigDict({"num_agents": 20 if variant == "smoke" else 500, "seed": 0})
     config.model = _model()
     config.train = _train()
+    # Devices that training is spread over, members first; -1 is as many as there are and divide.
+    config.mesh = ConfigDict({"member": -1, "batch": -1})
     config.prediction = ConfigDict(
         {
             "warm_up": 10,
@@ -50,12 +55,35 @@ def get_base(environment: str, variant: str) -> ConfigDict:
             "bonus_weight": 0.0,
             # Candidates whose hidden layer fits a core's cache; 0 (all) on an accelerator.
             "chunk_size": 100,
+            # The paper's text; the authors' code for continuous actions has "mean".
+            "propagate": "members",
+            # Continuous actions: 1 + 5 rounds, 0.3 + 0.3 U(0, 1), as the authors' code.
+            "num_rounds": 6,
+            "num_elites": 50,
+            "smoothing": 0.1,
+            "init_std": (0.3, 0.6),
+            # Of iCEM and MPPI; see `persim_jax.planning.config.PlannerConfig`.
+            "noise_beta": 0.25,
+            "keep_fraction": 0.3,
+            "temperature": 1.0,
         }
     )
     planning, policy = {"smoke": (2, 2), "default": (10, 100), "paper": (20, 100)}[variant]
-    config.evaluation = ConfigDict({"planning_episodes": planning, "policy_episodes": policy})
+    config.evaluation = ConfigDict(
+        {
+            "planning_episodes": planning,
+            "policy_episodes": policy,
+            # "printed": planning for the test agents of the paper's Table 2 only.
+            "planning_agents": "all",
+            # Planning episodes between which a killed run can go on; 0 is all of an agent's.
+            "episodes_per_call": 0,
+            # Episodes side by side; on a CPU 1, where ended ones cost nothing; 0 is all of a call.
+            "width": 1,
+        }
+    )
     if variant == "smoke":
         config.planner.update({"num_candidates": 20, "horizon": 10, "chunk_size": 20})
+        config.planner.update({"num_rounds": 2, "num_elites": 5})
         config.train.update({"num_epochs": 2})
         config.model.update({"state_features": (16,), "ensemble_size": 2})
     return config
@@ -95,7 +123,9 @@ def _train() -> ConfigDict:
             "polish_rounds": 0,
             "polish_steps": 200,
             "polish_size": 16384,
-            # Members side by side; 0 (all) on an accelerator.
-            "member_chunk": 1,
+            # Members side by side; -1 is 1 on a CPU and all, which is 0, on an accelerator.
+            "member_chunk": -1,
+            # Of matrix products in training only: "highest", "tf32" or "bf16".
+            "precision": "highest",
         }
     )

@@ -1,4 +1,4 @@
-"""The numbers of Tables 1 and 2, as rows."""
+"""The numbers of Table 1, as rows, and the episodes that all measurements share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.policies import greedy_act
-from experiments.progress import Display, Stage
+from experiments.progress import Display
 from experiments.records import Row, make_row
-from experiments.settings import planner_config, stage_key
+from experiments.settings import stage_key
 from experiments.stages import World
-from experiments.workdir import LOG, Workdir
+from experiments.workdir import Workdir
 from persim_jax.collect import initial_obs
 from persim_jax.evaluation import prediction
-from persim_jax.evaluation.returns import evaluate_returns
 from persim_jax.methods.base import Method
 from persim_jax.types import PyTree
 
@@ -138,78 +137,3 @@ def _prediction_rows(
         )
         for metric, value in values.items()
     ]
-
-
-def measure_returns(
-    workdir: Workdir, world: World, method: Method, fitted: PyTree, display: Display
-) -> None:
-    """Runs the evaluation episodes of every test agent that has none yet and adds its rows."""
-    ids = world.agents.test_ids
-    todo = [a for a in ids if not workdir.has(method.name, "return_mean", a)]
-    name = f"{'planning' if method.plans else 'evaluation'} {method.name}"
-    if todo:
-        with display.stage(workdir, name, len(ids), goes_on=len(todo) < len(ids)) as stage:
-            _run_episodes(workdir, world, method, fitted, todo, stage)
-    # From the rows and not from this process, which may have run a part of the episodes only.
-    if method.plans and (todo or not workdir.has(method.name, "plan_decisions_per_second")):
-        rows = [r for r in workdir.rows_of(method.name, "return_mean") if r.get("num_decisions")]
-        rate = sum(row["num_decisions"] for row in rows) / sum(row["wall_s"] for row in rows)
-        workdir.add([_cost_row(workdir, method, "plan_decisions_per_second", rate)])
-
-
-def _run_episodes(
-    workdir: Workdir, world: World, method: Method, fitted: PyTree, todo: list[int], stage: Stage
-) -> None:
-    settings = workdir.config["evaluation"]
-    count = settings["planning_episodes" if method.plans else "policy_episodes"]
-    planner = planner_config(workdir.config) if method.plans else None
-    arguments = (world.env, world.env_params, method.policy, fitted, planner)
-    # Compiled apart from the measurement, so that neither cost hides the other.
-    start = time.perf_counter()
-    agents, obs = jnp.zeros(count, jnp.int32), jnp.zeros((count, world.env.spec.obs_size))
-    key = stage_key(workdir.config, "planning")
-    compiled = evaluate_returns.lower(key, *arguments, agents, obs).compile()
-    seconds = time.perf_counter() - start
-    workdir.add([_cost_row(workdir, method, "compile_seconds", seconds)])
-    done = len(world.agents.test_ids) - len(todo)
-    for agent_id in todo:
-        agents = jnp.full(count, world.agents.row_of(agent_id), jnp.int32)
-        obs = episode_obs(workdir, world, agent_id, count)
-        start = time.perf_counter()
-        returns, lengths = compiled(
-            jax.random.fold_in(key, agent_id), world.env_params, fitted, agents, obs
-        )
-        values, steps = np.asarray(returns, np.float64), int(lengths.sum())
-        seconds = time.perf_counter() - start
-        workdir.add(_return_rows(workdir, world, method.name, agent_id, values, steps, seconds))
-        stage.watch.lap()
-        done += 1
-        stage.step(done, f"{done} agents, {count} episodes each")
-        LOG.info(
-            "%s, agent %d: return %.1f in %.1f s", method.name, agent_id, values.mean(), seconds
-        )
-
-
-def _return_rows(
-    workdir: Workdir,
-    world: World,
-    name: str,
-    agent_id: int,
-    values: np.ndarray,
-    steps: int,
-    seconds: float,
-) -> list[Row]:
-    fields = dict(num_episodes=len(values), wall_s=seconds, **agent_fields(world, agent_id))
-    return [
-        make_row(
-            workdir.context, method=name, metric="return_mean", value=values.mean(),
-            episode_values=values, num_decisions=steps, **fields,
-        ),
-        make_row(
-            workdir.context, method=name, metric="return_std", value=values.std(), **fields
-        ),
-    ]  # fmt: skip
-
-
-def _cost_row(workdir: Workdir, method: Method, metric: str, value: float) -> Row:
-    return make_row(workdir.context, method=method.name, metric=metric, value=value)

@@ -19,7 +19,7 @@ from experiments.workdir import LOG, Stopwatch, Workdir
 from persim_jax import checkpoints
 from persim_jax.files import write_atomically
 from persim_jax.methods import Monitor
-from persim_jax.training import TrainConfig, TrainState
+from persim_jax.training import DivergedError, TrainConfig, TrainState
 
 CHECKPOINT_SECONDS = 10.0
 QUIET_SECONDS = 30.0
@@ -121,12 +121,17 @@ def monitored_training(
       workdir: The run's folder.
       config: How many epochs there will be.
       stage: What shows and times them.
-      checkpoint_seconds: Least time between two checkpoints; the last epoch always has one.
+      checkpoint_seconds: Least time between two checkpoints; the last epoch always has one, and so
+        has the last good one of a training that diverges.
+
+    Raises:
+      DivergedError: As training raised it, with the path of the last good checkpoint.
     """
     curve, folder = workdir / "metrics.jsonl", workdir / "checkpoints"
     step = checkpoints.latest_step(folder)
     writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=(step or 0) + 1)
     saved = time.perf_counter()
+    good: TrainState | None = None
 
     def restore(state: TrainState) -> TrainState:
         if step is not None:
@@ -137,8 +142,8 @@ def monitored_training(
         return state
 
     def on_epoch(state: TrainState, losses: jax.Array) -> None:
-        nonlocal saved
-        epoch, seconds = int(state.epoch), stage.watch.seconds
+        nonlocal saved, good
+        epoch, seconds, good = int(state.epoch), stage.watch.seconds, state
         values = np.asarray(losses, np.float64).tolist()
         phase = "adam" if epoch <= config.num_epochs else "polish"
         line = {"epoch": epoch, "loss": values, "phase": phase, "wall_s": seconds}
@@ -152,8 +157,21 @@ def monitored_training(
 
     try:
         yield Monitor(restore, on_epoch)
+    except DivergedError as error:
+        raise DivergedError(f"{error}. {_last_good(folder, good)}") from error
     finally:
         writer.close()
+
+
+def _last_good(folder: Path, state: TrainState | None) -> str:
+    """Says where the last good checkpoint is, written now where that of an earlier epoch was."""
+    newest = checkpoints.latest_step(folder)
+    if state is not None and int(state.epoch) > (newest or 0):
+        newest = int(state.epoch)
+        checkpoints.save(folder, newest, state)
+    if newest is None:
+        return "There is no checkpoint: no epoch ended well"
+    return f"The last good checkpoint, of epoch {newest}, is {folder / str(newest)}"
 
 
 def _keep_epochs(path: Path, last: int) -> float:

@@ -47,8 +47,8 @@ IDENTITY = (
 TRUE_ENV = "true_env"
 NO_BEHAVIOR = "any"
 """Behavior of rows that used no data."""
-# Training curves are JSON lines too, but no results.
-_NOT_ROWS = frozenset({"metrics.jsonl"})
+# Training curves and single episodes are JSON lines too, but no results.
+_NOT_ROWS = frozenset({"metrics.jsonl", "episodes.jsonl"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +64,8 @@ class RowContext:
     code_version: str
     jax_version: str | None
     device: str
+    backend: str = ""
+    """Who steps the true environment, where there is a choice."""
 
     @classmethod
     def from_config(
@@ -123,6 +125,8 @@ def make_row(
       ValueError: If an extra has the name of a field of the context.
     """
     shared = dataclasses.asdict(context)
+    if not context.backend:
+        del shared["backend"]
     taken = sorted(shared.keys() & extras.keys())
     if taken:
         raise ValueError(f"{', '.join(taken)} are set by the row's context, not as extras")

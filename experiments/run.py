@@ -30,8 +30,9 @@ from rich.text import Text
 
 from experiments import settings
 from experiments.arrays import read_predictions, write_arrays
+from experiments.control import measure_returns
 from experiments.explain import measure_factors, measure_growth
-from experiments.measure import measure_prediction, measure_returns
+from experiments.measure import measure_prediction
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report

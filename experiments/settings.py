@@ -11,6 +11,7 @@ import jax
 import envs
 from persim_jax.collect import BEHAVIORS
 from persim_jax.evaluation.prediction import COMBINE
+from persim_jax.mesh import MeshConfig, shape_of
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.networks import ACTIVATIONS
@@ -24,12 +25,27 @@ STAGES = {"data": 0, "fit": 1, "prediction": 2, "planning": 3, "episodes": 4}
 
 # What `jax_default_matmul_precision` may be without asking for one algorithm by name.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
-PLAIN = ("environment", "behavior", "variant", "seed", "trial", "matmul_precision")
+PLAIN = (
+    "environment",
+    "behavior",
+    "variant",
+    "seed",
+    "trial",
+    "backend",
+    "matmul_precision",
+)
+PLANNING_AGENTS = ("all", "printed")
 # Sections that no dataclass describes, each field with the least value that makes sense.
 SECTIONS: Mapping[str, Mapping[str, int | None]] = {
     "agents": {"num_agents": 1, "seed": 0},
     "prediction": {"warm_up": 0, "num_steps": 2, "num_episodes": 1, "combine": None},
-    "evaluation": {"planning_episodes": 1, "policy_episodes": 1},
+    "evaluation": {
+        "planning_episodes": 1,
+        "policy_episodes": 1,
+        "planning_agents": None,
+        "episodes_per_call": 0,
+        "width": 0,
+    },
 }
 
 
@@ -45,7 +61,8 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
     Raises:
       ValueError: Says which field has which value and what it may be.
     """
-    absent = [f for f in (*PLAIN, *SECTIONS, "model", "train", "planner") if f not in config]
+    fields = (*PLAIN, *SECTIONS, "model", "train", "mesh", "planner")
+    absent = [field for field in fields if field not in config]
     if absent:
         raise ValueError(f"config lacks {', '.join(absent)}: configs/base.py has every field")
     _one_of("environment", config["environment"], envs.ENV_NAMES)
@@ -56,7 +73,15 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
             raise ValueError(f"config.{name} is {config[name]}: it must not be negative")
     for name in SECTIONS:
         _check_section(name, config[name])
-    prediction, spec = config["prediction"], envs.make(config["environment"]).spec
+    prediction, evaluation = config["prediction"], config["evaluation"]
+    spec = envs.make(config["environment"], config["backend"]).spec
+    _one_of("evaluation.planning_agents", evaluation["planning_agents"], PLANNING_AGENTS)
+    together = evaluation["episodes_per_call"]
+    if together and evaluation["planning_episodes"] % together:
+        raise ValueError(
+            f"config.evaluation.episodes_per_call is {together}: it must divide planning_episodes, "
+            f"{evaluation['planning_episodes']}"
+        )
     _one_of("prediction.combine", prediction["combine"], COMBINE)
     if prediction["warm_up"] + prediction["num_steps"] > spec.max_steps:
         raise ValueError(
@@ -64,7 +89,7 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
             f"steps: an episode of {spec.name} has at most {spec.max_steps}"
         )
     _check_methods(methods)
-    persim_config(config)
+    _check_mesh(persim_config(config))
     make_sampler(spec, planner_config(config))
 
 
@@ -75,10 +100,11 @@ def persim_config(config: Mapping[str, Any]) -> PersimConfig:
       ValueError: A field is unknown or has a value that it must not have.
     """
     train = _typed(TrainConfig, config["train"], "config.train")
+    mesh = _typed(MeshConfig, config["mesh"], "config.mesh")
     model = dict(config["model"])
     if model.get("agent_start", 0.0) < 0:
         model["agent_start"] = None
-    settings = _typed(PersimConfig, model | {"train": train}, "config.model")
+    settings = _typed(PersimConfig, model | {"train": train, "mesh": mesh}, "config.model")
     _one_of("model.activation", settings.activation, ACTIVATIONS)
     for name in ("rank", "ensemble_size", "state_features", "action_features"):
         value = getattr(settings, name)
@@ -99,6 +125,12 @@ def planner_config(config: Mapping[str, Any]) -> PlannerConfig:
       ValueError: A field is unknown or has a value that it must not have.
     """
     return _typed(PlannerConfig, config["planner"], "config.planner")
+
+
+def _check_mesh(settings: PersimConfig) -> None:
+    """Refuses a mesh that this process cannot make, before any data are collected."""
+    members = settings.ensemble_size + settings.spare_members
+    shape_of(settings.mesh, members, (settings.train.batch_size,), jax.local_device_count())
 
 
 def _typed(kind: Callable[..., Settings], fields: Mapping[str, Any], where: str) -> Settings:

@@ -18,6 +18,7 @@ from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
 from experiments.records import make_row
 from experiments.settings import persim_config, stage_key
 from experiments.stamps import code_version, config_digest
+from experiments.throughput import measure_training
 from experiments.workdir import Workdir
 from persim_jax import collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
@@ -62,7 +63,7 @@ def make_world(config: Mapping[str, Any]) -> World:
       ValueError: There is no room for the test agents, or the policies are not what was shipped.
     """
     name = config["environment"]
-    env = envs.make(name)
+    env = envs.make(name, config["backend"])
     agents = make_agents(name, **config["agents"])
     policies = load_policies(name)
     own = nearest(name, agents.covariates, np.asarray(policies.pure_covariates))
@@ -175,10 +176,12 @@ def make_simulators(
         seconds = stage.watch.seconds
         row = make_row(
             workdir.context, method=PERSIM.name, metric="train_seconds", value=seconds,
-            wall_s=seconds,
+            wall_s=seconds, precision=settings.train.precision,
         )  # fmt: skip
+        rows, speed = measure_training(workdir, dataset, settings)
+        stage.step(settings.train.num_rounds, f"{stage.note}; {speed}")
         # The sidecar of the simulators is written last: with it the stage counts as done.
-        workdir.add([row])
+        workdir.add([row, *rows])
         stage.watch.lap()
         fitted.save(folder)
     return fitted

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from persim_jax.precision import dot_general
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "swish": nn.swish,
@@ -87,6 +89,8 @@ class MLP(nn.Module):
 
     def _dense(self, width: int, fan_in: int, name: str) -> nn.Dense:
         if self.initializer == "lecun":
-            return nn.Dense(width, name=name)
+            return nn.Dense(width, name=name, dot_general=dot_general)
         uniform = uniform_fan_in(fan_in)
-        return nn.Dense(width, kernel_init=uniform, bias_init=uniform, name=name)
+        return nn.Dense(
+            width, kernel_init=uniform, bias_init=uniform, name=name, dot_general=dot_general
+        )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from experiments.figures.style import COLORS, DASHES, PAGE_WIDTH, agent_label, draw
+
+# Times the median agent's highest error: beyond, a model has left the world.
+_EXPLODED = 1e3
 
 
 def plot_horizon_error(
@@ -48,6 +52,7 @@ def plot_horizon_error(
             axes.plot(steps, rmse[row], color=color, linestyle=dash, label=agent_label(agent))
             axes.fill_between(steps, low[row], high[row], color=color, alpha=0.13, linewidth=0)
         _log_if_positive(axes, rmse)
+        _cut_explosions(axes, rmse)
         axes.set(xlabel="open-loop step", ylabel="RMSE of the state", xlim=(1, rmse.shape[1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title=f"agent ({band})")
@@ -135,3 +140,14 @@ def _log_if_positive(axes: Axes, values: ArrayLike) -> None:
     finite = np.asarray(values)[np.isfinite(values)]
     if finite.size and (finite > 0).all():
         axes.set_yscale("log")
+
+
+def _cut_explosions(axes: Axes, rmse: NDArray[Any]) -> None:
+    """Lets agents whose error `[A, S]` explodes leave the picture: the others stay legible."""
+    finite = np.isfinite(rmse)
+    if axes.get_yscale() != "log" or not finite.any():
+        return
+    highest = np.where(finite, rmse, 0.0).max(axis=1)
+    top = _EXPLODED * float(np.median(highest))
+    if highest.max() > top > 0:
+        axes.set_ylim(rmse[finite].min() / 2, top)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Patch, Polygon
-from numpy.typing import ArrayLike
+from matplotlib.patches import Circle, Patch, PathPatch, Polygon
+from matplotlib.path import Path
+from numpy.typing import ArrayLike, NDArray
 
-from experiments.figures.scenes import Scene, Shape, Window, scene_of, windows_of
+from experiments.figures.scenes import film_of, scene_of
+from experiments.figures.shapes import Scene, Shape, Window, moved, visible
 from experiments.figures.style import PAGE_WIDTH, PREDICTED_COLOR, TRUE_COLOR, agent_label, draw
 
 STEPS = (0, 10, 20, 30, 40, 50)
 PREDICTED_ALPHA = 0.4
 GROUND_COLOR = "#A7AFBA"
+LOST = "prediction left\nthe finite numbers"
 
 
 def plot_filmstrip(
@@ -31,7 +35,7 @@ def plot_filmstrip(
     """Draws a grid of agents (rows) by steps of the open-loop prediction (columns).
 
     Args:
-      environment: `cart_pole` or `mountain_car`.
+      environment: A name in `SCENES`.
       true: `[A, S + 1, D]`; NaN after an episode has ended.
       predicted: `[A, S + 1, D]`, as `true`.
       agents: The agents' covariates by name, length A.
@@ -42,15 +46,9 @@ def plot_filmstrip(
       The figure, one axes per panel, row by row.
     """
     scene = scene_of(environment)
-    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
-    if true.shape != predicted.shape or true.ndim != 3 or len(agents) != len(true):
-        raise ValueError(
-            f"true {true.shape}, predicted {predicted.shape} and {len(agents)} agents do not fit: "
-            "give [agents, steps + 1, coordinates] twice and one set of covariates per agent"
-        )
-    shown = [step for step in steps if step < true.shape[1]]
-    windows = windows_of(scene, np.concatenate([true, predicted], axis=1), agents)
-    ratios = [(high - low) / (right - left) for left, right, low, high in windows]
+    film = film_of(scene, true, predicted, agents)
+    shown = [step for step in steps if step < film.true.shape[1]]
+    ratios = [(high - low) / (right - left) for left, right, low, high in film.windows]
     # Each row has the shape of its window, with a line of text above.
     height = sum(ratio * PAGE_WIDTH / len(shown) + 0.3 for ratio in ratios) + 0.7
 
@@ -61,7 +59,9 @@ def plot_filmstrip(
         for row, agent in enumerate(agents):
             for column, step in enumerate(shown):
                 axes = grid[row, column]
-                _panel(axes, scene, windows[row], true[row, step], predicted[row, step], agent)
+                window = moved(film.windows[row], film.cameras[row, step])
+                poses = film.true[row, step], film.predicted[row, step]
+                _panel(axes, scene, window, *poses, agent)
                 if row == 0:
                     axes.set_title("start" if step == 0 else f"step {step}", fontsize=11, pad=20)
             _row_title(grid[row, 0], agent)
@@ -97,46 +97,60 @@ def _row_title(axes: Axes, agent: Mapping[str, float]) -> None:
 def _panel(
     axes: Axes,
     scene: Scene,
-    limits: Window,
-    true: ArrayLike,
-    predicted: ArrayLike,
+    window: Window,
+    true: NDArray[Any],
+    predicted: NDArray[Any],
     agent: Mapping[str, float],
 ) -> None:
-    axes.set(xlim=limits[:2], ylim=limits[2:], xticks=[], yticks=[], aspect="equal")
+    axes.set(xlim=window[:2], ylim=window[2:], xticks=[], yticks=[], aspect="equal")
     axes.grid(False)
     for spine in axes.spines.values():
         spine.set(visible=True, color="#E3E6EA")
-    for shape in scene.ground:
-        _add(axes, shape, GROUND_COLOR, 1.0, 1)
-    drawn = 0
-    for state, color, alpha, order in (
-        (true, TRUE_COLOR, 1.0, 2),
-        (predicted, PREDICTED_COLOR, PREDICTED_ALPHA, 3),
-    ):
-        if np.isfinite(state).all():
-            drawn += 1
-            for shape in scene.shapes(list(np.asarray(state)), agent):
-                _add(axes, shape, color, alpha, order)
-    if not drawn:
-        axes.text(
-            0.42,
-            0.76,
-            "episode\nhas ended",
-            ha="center",
-            va="center",
-            transform=axes.transAxes,
-            fontsize=9,
-            color="#6B7480",
-        )
+    _add(axes, visible(scene.ground(window), window), GROUND_COLOR, 1.0, 1)
+    goes_on = [bool(np.isfinite(pose).all()) for pose in (true, predicted)]
+    if goes_on[0]:
+        _add(axes, visible(scene.shapes(list(true), agent), window), TRUE_COLOR, 1.0, 2)
+        _write(axes, (0.04, 0.97), scene.note(list(true)), TRUE_COLOR, ha="left", va="top")
+    if goes_on[1]:
+        shapes = visible(scene.shapes(list(predicted), agent), window)
+        _add(axes, shapes, PREDICTED_COLOR, PREDICTED_ALPHA, 3)
+    if any(goes_on):
+        note = scene.note(list(predicted)) if goes_on[1] else LOST
+        _write(axes, (0.96, 0.97), note, PREDICTED_COLOR, ha="right", va="top")
+    else:
+        _write(axes, (0.42, 0.76), "episode\nhas ended", "#6B7480", ha="center", va="center")
 
 
-def _add(axes: Axes, shape: Shape, color: str, alpha: float, order: int) -> None:
+def _write(axes: Axes, place: tuple[float, float], text: str, color: str, **align: Any) -> None:
+    if text:
+        # Legible on top of a pose, too.
+        look: dict[str, Any] = {"fontsize": 9, "color": color, "zorder": 4}
+        box = {"facecolor": (1.0, 1.0, 1.0, 0.75), "linewidth": 0.0, "pad": 1.0}
+        axes.text(place[0], place[1], text, transform=axes.transAxes, bbox=box, **look, **align)
+
+
+def _add(axes: Axes, shapes: Sequence[Shape], color: str, alpha: float, order: int) -> None:
     # A translucent shape keeps an opaque edge, or it would vanish on top of the true state.
     look: dict[str, Any] = {"facecolor": (color, alpha), "zorder": order}
     look |= {"edgecolor": color, "linewidth": 0.0 if alpha == 1 else 0.9}
-    if shape.kind == "polygon":
-        axes.add_patch(Polygon(shape.points, **look))
-    elif shape.kind == "disc":
-        axes.add_patch(Circle(shape.points[0], shape.width / 2, **look))
-    else:
-        axes.plot(*zip(*shape.points, strict=True), color=color, zorder=order, linewidth=1.4)
+    for shape in shapes:
+        if shape.kind == "polygon":
+            axes.add_patch(Polygon(shape.points, **look))
+        elif shape.kind == "disc":
+            axes.add_patch(Circle(shape.points[0], shape.width / 2, **look))
+        elif shape.kind == "line":
+            axes.plot(*zip(*shape.points, strict=True), color=color, zorder=order, linewidth=1.4)
+    outlines = [capsule_outline(shape) for shape in shapes if shape.kind == "capsule"]
+    if outlines:
+        # One path: where capsules overlap, a translucent fill does not add up.
+        axes.add_patch(PathPatch(Path.make_compound_path(*outlines), **look))
+
+
+def capsule_outline(shape: Shape, points: int = 13) -> Path:
+    """Returns the outline of a capsule, anticlockwise, with so many points on each round end."""
+    (x, y), (far_x, far_y) = shape.points
+    across = math.atan2(far_y - y, far_x - x) + math.pi / 2
+    turn = np.linspace(across, across + math.pi, points)
+    back = shape.width / 2 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    corners = np.concatenate([np.array([x, y]) + back, np.array([far_x, far_y]) - back])
+    return Path(np.concatenate([corners, corners[:1]]), closed=True)

@@ -107,8 +107,9 @@ def _predictions(
     write_gif(*states, gif)
     caption = (
         "One episode per test agent, predicted open loop for "
-        f"{arrays['true'].shape[1] - 1} steps. Dark: true state; orange: predicted state."
-    )
+        f"{arrays['true'].shape[1] - 1} steps. Dark: true state; orange: predicted state. "
+        f"{SCENES[environment].caption}"
+    ).rstrip()
     alt = "Film strip of true and predicted states of the test agents over the horizon."
     return [
         Picture(strip, "Figure 2: true and predicted states", caption, alt),

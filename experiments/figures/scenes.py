@@ -7,44 +7,14 @@ animation with Pillow.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Point = tuple[float, float]
-Window = tuple[float, float, float, float]
-"""`(x_min, x_max, y_min, y_max)` in world coordinates."""
-
-
-class Shape(NamedTuple):
-    """A shape.
-
-    Attributes:
-      kind: `polygon` (filled), `line` (open, with `width`) or `disc` (at one point, with `width`).
-      points: World coordinates.
-      width: Of a line, or the diameter of a disc, in world units.
-    """
-
-    kind: str
-    points: tuple[Point, ...]
-    width: float = 0.0
-
-
-class Scene(NamedTuple):
-    """How an environment is drawn.
-
-    Attributes:
-      shapes: `(state [D], covariates by name) -> shapes` of the moving parts.
-      ground: Shapes that stay.
-      window: `(states [T, D], covariates) -> window` that shows all of an agent's states.
-    """
-
-    shapes: Callable[[Sequence[float], Mapping[str, float]], list[Shape]]
-    ground: tuple[Shape, ...]
-    window: Callable[[NDArray[Any], Mapping[str, float]], Window]
-
+from experiments.figures import cheetah
+from experiments.figures.shapes import Point, Scene, Shape, Window
 
 CART_WIDTH, CART_HEIGHT, POLE_WIDTH = 0.36, 0.2, 0.07
 HILL_LEFT, HILL_RIGHT, GOAL = -1.2, 0.6, 0.5
@@ -105,29 +75,68 @@ def _mountain_car_window(states: NDArray[Any], covariates: Mapping[str, float]) 
 _ROAD = tuple((float(x), hill(float(x))) for x in np.linspace(HILL_LEFT, HILL_RIGHT, 91))
 _FLAG = ((GOAL, hill(GOAL)), (GOAL, hill(GOAL) + 0.26))
 _BANNER = (_FLAG[1], (GOAL + 0.1, hill(GOAL) + 0.22), (GOAL, hill(GOAL) + 0.18))
+
+
+def _mountain_car_ground(window: Window) -> list[Shape]:
+    del window
+    return [Shape("line", _ROAD, 0.02), Shape("line", _FLAG, 0.015), Shape("polygon", _BANNER)]
+
+
+def _cart_pole_ground(window: Window) -> list[Shape]:
+    return [Shape("line", ((window[0] - 1, 0.0), (window[1] + 1, 0.0)), 0.02)]
+
+
 SCENES: Mapping[str, Scene] = {
-    "cart_pole": Scene(
-        cart_pole_shapes,
-        (Shape("line", ((-20.0, 0.0), (20.0, 0.0)), 0.02),),
-        _cart_pole_window,
-    ),
-    "mountain_car": Scene(
-        mountain_car_shapes,
-        (
-            Shape("line", _ROAD, 0.02),
-            Shape("line", _FLAG, 0.015),
-            Shape("polygon", _BANNER),
-        ),
-        _mountain_car_window,
-    ),
+    "cart_pole": Scene(cart_pole_shapes, _cart_pole_ground, _cart_pole_window),
+    "mountain_car": Scene(mountain_car_shapes, _mountain_car_ground, _mountain_car_window),
+    "half_cheetah": cheetah.SCENE,
 }
 
 
+class Film(NamedTuple):
+    """What a film strip or an animation shows of A agents over T states.
+
+    Attributes:
+      true: `[A, T, P]` poses.
+      predicted: `[A, T, P]` poses.
+      cameras: `[A, T]`, x of the camera.
+      windows: One per agent, as seen from its camera.
+    """
+
+    true: NDArray[Any]
+    predicted: NDArray[Any]
+    cameras: NDArray[Any]
+    windows: list[Window]
+
+
+def film_of(
+    scene: Scene, true: ArrayLike, predicted: ArrayLike, agents: Sequence[Mapping[str, float]]
+) -> Film:
+    """Places states `[A, T, D]` before the camera.
+
+    Raises:
+      ValueError: If the shapes do not fit each other.
+    """
+    true, predicted = np.asarray(true, float), np.asarray(predicted, float)
+    if true.shape != predicted.shape or true.ndim != 3 or len(agents) != len(true):
+        raise ValueError(
+            f"true {true.shape}, predicted {predicted.shape} and {len(agents)} agents do not fit: "
+            "give [agents, steps + 1, coordinates] twice and one set of covariates per agent"
+        )
+    true, predicted = (
+        np.stack([scene.poses(own) for own in states]) for states in (true, predicted)
+    )
+    cameras = np.stack([scene.camera(*own) for own in zip(true, predicted, strict=True)])
+    seen = np.concatenate([true, predicted], axis=1)
+    seen[..., 0] -= np.concatenate([cameras, cameras], axis=1)
+    return Film(true, predicted, cameras, windows_of(scene, seen, agents))
+
+
 def windows_of(
-    scene: Scene, states: NDArray[Any], agents: Sequence[Mapping[str, float]]
+    scene: Scene, poses: NDArray[Any], agents: Sequence[Mapping[str, float]]
 ) -> list[Window]:
-    """Returns a window per agent that shows its states `[A, T, D]`; all have the same width."""
-    windows = [scene.window(own, agent) for own, agent in zip(states, agents, strict=True)]
+    """Returns a window per agent that shows its poses `[A, T, P]`; all have the same width."""
+    windows = [scene.window(own, agent) for own, agent in zip(poses, agents, strict=True)]
     width = max(right - left for left, right, _, _ in windows)
     return [
         ((left + right - width) / 2, (left + right + width) / 2, low, high)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -33,13 +33,16 @@ class OnlineConfig:
       budget: Steps after which training ends whatever was reached.
       capacity: Rows of the replay buffer.
       warm_up: Steps before the first gradient step.
-      batch_size: Rows of a gradient step.
+      batch_size: Rows that `Learner.update` gets at a time.
       updates: Gradient steps after each step of all E environments.
       explore: What `Learner.act` gets as `explore`, by step.
       hold: Probability, by step, with which an environment begins to hold one random action.
       max_hold: A held action lasts 1 to this many steps. 1 makes `hold` an epsilon-greedy; longer
         ones reach what single random steps do not (Dabney et al., 2021).
       episodes: Of one evaluation.
+      sequential: Whether agents are trained one after the other within a round, where one that has
+        reached its target costs nothing: right on a CPU that one learner fills. Side by side is
+        right where networks are tiny, and on an accelerator.
     """
 
     num_envs: int = 8
@@ -53,6 +56,7 @@ class OnlineConfig:
     hold: Schedule = Schedule(1.0, 0.05, 50_000)
     max_hold: int = 1
     episodes: int = 100
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         """Refuses settings that the loop would silently round."""
@@ -110,6 +114,20 @@ class _Lane(NamedTuple):
     key: jax.Array
 
 
+class OnlineState(NamedTuple):
+    """Everything that training goes on from, so that a resumed run repeats an unbroken one.
+
+    Attributes:
+      steps: `[]` int32, environment steps of each agent so far.
+      lanes: Learners, buffers, environments and keys, leaves `[N, ...]`.
+      kept: What was best, leaves `[N, ...]`.
+    """
+
+    steps: jax.Array
+    lanes: _Lane
+    kept: Kept
+
+
 def train_online(
     environment: Environment,
     learner: Learner,
@@ -118,6 +136,8 @@ def train_online(
     env_params: Params,
     targets: jax.Array,
     report: Callable[[Progress], None] | None = None,
+    restore: Callable[[OnlineState], OnlineState] = lambda state: state,
+    save: Callable[[OnlineState], None] = lambda state: None,
 ) -> Kept:
     """Trains one learner per agent until each has reached its target or the budget is spent.
 
@@ -132,21 +152,33 @@ def train_online(
       env_params: Physics, leaves `[N, ...]`.
       targets: `[N]` mean returns.
       report: Called after each evaluation.
+      restore: Given the state at the beginning, returns the one to go on from.
+      save: Called after each evaluation with the state, which is only valid during the call: the
+        memory of its lanes is used again by the next round.
 
     Returns:
       `Kept` with a leading axis N; `reached` says which agents met their targets.
+
+    Raises:
+      FloatingPointError: A learner or its returns left the finite numbers; says whose and when.
+        `save` was last called with a good state.
     """
     begin = time.monotonic()
-    lanes, kept = _start(environment, learner, config, keys, env_params)
-    steps = 0
-    while steps < config.budget and not bool(kept.reached.all()):
-        lanes, kept, returns = _round(
-            environment, learner, config, jnp.asarray(steps), lanes, kept, env_params, targets
-        )
+    state = restore(_start(environment, learner, config, keys, env_params))
+    steps = int(state.steps)
+    while steps < config.budget and not bool(state.kept.reached.all()):
+        state, returns, finite = _round(environment, learner, config, *state, env_params, targets)
         steps += config.evaluate_every
+        if not bool(finite.all()):
+            raise FloatingPointError(
+                f"agent(s) {jnp.flatnonzero(~finite).tolist()} left the finite numbers between "
+                f"steps {steps - config.evaluate_every} and {steps}: lower the learning rate, or "
+                "look for states that the simulation cannot step"
+            )
+        save(state)
         if report is not None:
-            report(Progress(steps, returns, kept, time.monotonic() - begin))
-    return kept
+            report(Progress(steps, returns, state.kept, time.monotonic() - begin))
+    return state.kept
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -156,7 +188,7 @@ def _start(
     config: OnlineConfig,
     keys: jax.Array,
     env_params: Params,
-) -> tuple[_Lane, Kept]:
+) -> OnlineState:
     """Makes the lanes of N agents before the first step."""
 
     def one(key: jax.Array, params: Params) -> tuple[_Lane, Kept]:
@@ -183,7 +215,7 @@ def _start(
         )
         return _Lane(state, buffer, worlds, key), kept
 
-    return jax.vmap(one)(keys, env_params)
+    return OnlineState(jnp.zeros((), jnp.int32), *jax.vmap(one)(keys, env_params))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=(4,))
@@ -196,13 +228,17 @@ def _round(
     kept: Kept,
     env_params: Params,
     targets: jax.Array,
-) -> tuple[_Lane, Kept, jax.Array]:
-    """Trains all agents until the next evaluation, evaluates them, keeps what is to be kept."""
+) -> tuple[OnlineState, jax.Array, jax.Array]:
+    """Trains all agents until the next evaluation, evaluates them, keeps what is to be kept.
+
+    Returns:
+      The new state, the mean returns of the evaluation `[N]` and whether all is finite `[N]`.
+    """
     starts = steps + config.num_envs * jnp.arange(config.evaluate_every // config.num_envs)
 
     def one(
         lane: _Lane, kept: Kept, params: Params, target: jax.Array
-    ) -> tuple[_Lane, Kept, jax.Array]:
+    ) -> tuple[_Lane, Kept, jax.Array, jax.Array]:
         lane, _ = jax.lax.scan(
             lambda lane, start: (_advance(environment, learner, config, params, lane, start), None),
             lane,
@@ -222,9 +258,20 @@ def _round(
         # Before its first gradient step a learner is luck, even where luck reaches the target.
         judged = jnp.where(now > config.warm_up, mean_return, -jnp.inf)
         kept = keep(kept, lane.learner, judged, now, target)
-        return lane._replace(key=key), kept, mean_return
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(lane.learner)]
+        finite_lane = jnp.stack([jnp.isfinite(mean_return), *finite]).all()
+        return lane._replace(key=key), kept, mean_return, finite_lane
 
-    return jax.vmap(one)(lanes, kept, env_params, targets)
+    def unless_reached(xs: Any) -> Any:
+        lane, kept, _, _ = xs
+        frozen = (lane, kept, kept.mean_return, jnp.asarray(True))
+        return jax.lax.cond(kept.reached, lambda: frozen, lambda: one(*xs))
+
+    xs = (lanes, kept, env_params, targets)
+    lanes, kept, returns, finite = (
+        jax.lax.map(unless_reached, xs) if config.sequential else jax.vmap(one)(*xs)
+    )
+    return OnlineState(steps + config.evaluate_every, lanes, kept), returns, finite
 
 
 def keep(

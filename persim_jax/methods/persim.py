@@ -13,12 +13,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from persim_jax import training
+from persim_jax import flops, training
+from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.factor import FactorConfig, factor_model
+from persim_jax.optimization import batch_sizes
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.rollout import Policy
 from persim_jax.simulators import PersonalizedSimulators
@@ -35,6 +39,7 @@ class PersimConfig:
       train: How the ensemble is trained.
       spare_members: Members trained beside the M that are kept, those with the lowest training
         loss. A factorisation has poor local optima, and one member in one spoils a mean over five.
+      mesh: Devices that training is spread over.
       state_features: See `FactorConfig`, as for all that follow.
     """
 
@@ -43,6 +48,7 @@ class PersimConfig:
         num_epochs=100, batch_size=256, learning_rate=2e-2, polish_rounds=2, polish_steps=1000
     )
     spare_members: int = 2
+    mesh: MeshConfig = MeshConfig()
     state_features: tuple[int, ...] = (32,)
     action_features: tuple[int, ...] = ()
     activation: str = "tanh"
@@ -57,7 +63,8 @@ class PersimConfig:
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del own["train"], own["spare_members"]
+        for name in ("train", "spare_members", "mesh"):
+            del own[name]
         return FactorConfig(
             num_agents=dataset.num_agents,
             obs_size=dataset.info.obs_size,
@@ -65,6 +72,15 @@ class PersimConfig:
             discrete=dataset.info.discrete,
             **own,
         )
+
+    def make_mesh(self, num_transitions: int) -> Mesh:
+        """The mesh that training runs on.
+
+        Raises:
+          ValueError: There are fewer devices than asked for, or something does not divide.
+        """
+        members = self.ensemble_size + self.spare_members
+        return mesh_lib.make_mesh(self.mesh, members, batch_sizes(self.train, num_transitions))
 
 
 def fit(
@@ -87,26 +103,40 @@ def fit(
       The simulators.
 
     Raises:
-      ValueError: The dataset is not valid; says which agent and step.
+      ValueError: The dataset is not valid, says which agent and step; or the mesh cannot be made,
+        says which numbers do not divide.
       DivergedError: A member's loss is no longer finite.
     """
     validate(dataset)
     config, monitor = config or PersimConfig(), monitor or Monitor()
     kept, data = config.factor(dataset), jax.tree.map(jnp.asarray, dataset.transitions())
-    trained = dataclasses.replace(kept, ensemble_size=kept.ensemble_size + config.spare_members)
-    model = factor_model(trained)
-    state = monitor.restore(training.init(key, model, data, config.train))
-    params = training.train(model, config.train, state, data, monitor.on_epoch).params
+    model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
+    state = training.place(training.init(key, model, data, config.train), mesh)
+    data = mesh_lib.everywhere(mesh, data)
+    state = monitor.restore(state)
+    params = training.train(model, config.train, state, data, monitor.on_epoch, mesh).params
     if config.spare_members:
-        losses = training.member_losses(model, config.train, params, data)
+        losses = training.member_losses(model, config.train, params, data, mesh)
+        params, losses = mesh_lib.gathered(mesh, (params, losses))
         params = training.keep_best(params, losses, kept.ensemble_size)
     return PersonalizedSimulators(
-        params=params,
+        params=mesh_lib.gathered(mesh, params),
         agent_ids=dataset.agent_ids,
         covariates=dataset.covariates,
         config=kept,
         task=task,
     )
+
+
+def epoch_flops(dataset: OfflineDataset, config: PersimConfig) -> int:
+    """Operations in the matrix products of one epoch of all members, spare ones included."""
+    model = _trained_model(config.factor(dataset), config)
+    return flops.epoch_flops(model, config.train, dataset.transitions())
+
+
+def _trained_model(kept: FactorConfig, config: PersimConfig) -> DynamicsModel:
+    size = kept.ensemble_size + config.spare_members
+    return factor_model(dataclasses.replace(kept, ensemble_size=size))
 
 
 def _fit(

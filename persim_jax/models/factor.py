@@ -23,6 +23,7 @@ from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import DynamicsModel, History, ModelParams
 from persim_jax.networks import MLP, uniform_fan_in
 from persim_jax.normalizer import Normalizer
+from persim_jax.precision import dot_general
 from persim_jax.types import Metrics, Transitions
 
 
@@ -113,8 +114,9 @@ class FactorNetwork(nn.Module):
         self.state_trunk = MLP(c.state_features, c.activation, activate_final=True)
         head_init = uniform_fan_in(c.state_features[-1] + c.skip * c.obs_size)
         self.state_head = nn.Dense(
-            c.obs_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head"
-        )
+            c.obs_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head",
+            dot_general=dot_general,
+        )  # fmt: skip
         self.action_encoder = MLP((*c.action_features, c.rank), c.activation)
 
     def agent_factors(self, agent: jax.Array) -> jax.Array:

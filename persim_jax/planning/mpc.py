@@ -1,12 +1,11 @@
 """Model predictive control: the paper's Section 4, Step 2.
 
-Of K candidate action sequences, the one with the best return averaged over the M members, each
-from its own predicted states, gives the next action.
+Candidate action sequences are scored by their return, averaged over the M members, each from its
+own predicted states. What a sampler makes of the scores gives the next action.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -15,49 +14,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from persim_jax.models.base import DynamicsModel
-from persim_jax.planning.samplers import Sampler, random_shooting
+from persim_jax.planning.config import PlannerConfig as PlannerConfig
+from persim_jax.planning.config import make_sampler as make_sampler
+from persim_jax.planning.samplers import Sampler
 from persim_jax.rollout import Policy
-from persim_jax.types import PyTree, Spec, Task
-
-SAMPLERS = ("random_shooting",)
-
-
-@dataclasses.dataclass(frozen=True)
-class PlannerConfig:
-    """How a decision is made; hashable.
-
-    Attributes:
-      sampler: One of `SAMPLERS`.
-      num_candidates: K.
-      horizon: H.
-      bonus_weight: Weight of the task's planning bonus in a candidate's score.
-      chunk_size: Candidates rolled out together; 0 is all of them. On a CPU a chunk that fits the
-        cache is faster; on an accelerator take all.
-    """
-
-    sampler: str = "random_shooting"
-    num_candidates: int = 1000
-    horizon: int = 50
-    bonus_weight: float = 0.0
-    chunk_size: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuses what could only fail later, inside a trace."""
-        if self.sampler not in SAMPLERS:
-            raise ValueError(f"sampler {self.sampler!r} is unknown: use one of {SAMPLERS}")
-        if min(self.num_candidates, self.horizon) < 1:
-            raise ValueError(
-                f"num_candidates {self.num_candidates} and horizon {self.horizon} must be positive"
-            )
-        if self.chunk_size < 0 or (self.chunk_size and self.num_candidates % self.chunk_size):
-            raise ValueError(
-                f"chunk_size {self.chunk_size} must divide num_candidates {self.num_candidates}"
-            )
-
-
-def make_sampler(spec: Spec, config: PlannerConfig) -> Sampler:
-    """The sampler that the config names."""
-    return random_shooting(spec, config.num_candidates, config.horizon)
+from persim_jax.types import PyTree, Task
 
 
 def candidate_score(
@@ -69,11 +30,15 @@ def candidate_score(
     actions: jax.Array,
     encoded: PyTree,
     bonus_weight: float,
+    propagate: str = "members",
 ) -> jax.Array:
-    """Return of one action sequence, averaged over members that each follow their own states.
+    """Return of one action sequence, averaged over members.
 
+    Each member follows its own states; or, with `propagate="mean"`, each step starts all of them
+    anew at the mean of their states, so that whatever else a model carries along is forgotten.
     A member's rewards after its predicted termination do not count, and its state stays where it
-    ended. The planning bonus, if it has a weight, is computed from these states.
+    ended (and counts in the mean). The planning bonus, if it has a weight, is computed from these
+    states.
 
     Args:
       key: Consumed.
@@ -84,6 +49,7 @@ def candidate_score(
       actions: `[H]` or `[H, A]`.
       encoded: The same, encoded, leaves `[H, ...]`.
       bonus_weight: Static; 0 leaves the bonus out of the program.
+      propagate: Static, "members" or "mean".
 
     Returns:
       Score `[]`.
@@ -94,9 +60,13 @@ def candidate_score(
     def step(carry: Any, xs: Any) -> Any:
         model_state, obs, alive, total = carry
         t, action, encoded_action = xs
+        before = obs
+        if propagate == "mean":
+            before = members(obs.mean(axis=0))
+            model_state = model.start(bound, before[0])
         model_state = model.step(jax.random.fold_in(key, t), bound, model_state, encoded_action)
         next_obs = jnp.where(alive[:, None], model.observe(model_state), obs)
-        total = total + jnp.where(alive, reward_of(obs, action, next_obs), 0.0)
+        total = total + jnp.where(alive, reward_of(before, action, next_obs), 0.0)
         alive = alive & ~jax.vmap(task.terminated)(next_obs)
         return (model_state, next_obs, alive, total), (next_obs if bonus_weight else None)
 
@@ -141,9 +111,8 @@ def plan(
         encoded = model.encode_actions(bound, actions)
 
         def score(key: jax.Array, actions: jax.Array, encoded: PyTree) -> jax.Array:
-            return candidate_score(
-                key, model, bound, task, obs, actions, encoded, config.bonus_weight
-            )
+            options = (config.bonus_weight, config.propagate)
+            return candidate_score(key, model, bound, task, obs, actions, encoded, *options)
 
         return jax.vmap(score)(keys, actions, encoded)
 

@@ -32,6 +32,11 @@ class Sampler(NamedTuple):
     shift: Callable[[PyTree], PyTree]
 
 
+def nan_is_worst(scores: jax.Array) -> jax.Array:
+    """Scores with -inf for NaN, which would count as a maximum: there a model left the numbers."""
+    return jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+
+
 class ShootingState(NamedTuple):
     """State of random shooting over discrete actions.
 
@@ -64,7 +69,7 @@ def random_shooting(spec: Spec, num_candidates: int, horizon: int) -> Sampler:
     if not spec.discrete:
         raise ValueError(
             f"random shooting draws discrete actions and {spec.name} has continuous ones: "
-            "use the sampler 'cem'"
+            "use the sampler 'cem', 'icem' or 'mppi'"
         )
 
     def init(spec: Spec) -> ShootingState:
@@ -82,8 +87,7 @@ def random_shooting(spec: Spec, num_candidates: int, horizon: int) -> Sampler:
         return actions, state._replace(tie_break=jax.random.uniform(key_ties, (num_candidates,)))
 
     def update(state: ShootingState, actions: jax.Array, scores: jax.Array) -> ShootingState:
-        # A candidate on which the model leaves the finite numbers is the worst, not the maximum.
-        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+        scores = nan_is_worst(scores)
         tied = scores >= scores.max()
         winner = jnp.argmax(jnp.where(tied, state.tie_break, -1.0))
         return state._replace(plan=actions[winner], has_plan=jnp.asarray(True))

@@ -101,7 +101,7 @@ def write_arrays(path: pathlib.Path, environment: str) -> None:
 
 def states(environment: str, steps: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """True and predicted states `[5, S + 1, D]`; the last agent's episode ends half way."""
-    size = {"mountain_car": 2, "cart_pole": 4}[environment]
+    size = {"mountain_car": 2, "cart_pole": 4, "half_cheetah": 18}[environment]
     true = np.linspace(-0.5, 0.2, steps + 1)[None, :, None] * np.ones((5, 1, size))
     predicted = true + 0.05
     true[4, steps // 2 :] = predicted[4, steps // 2 :] = np.nan

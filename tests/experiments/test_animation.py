@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from experiments.figures import animation, scenes
-from experiments.figures.animation import PANEL
 from experiments.figures.style import COLORS, PREDICTED_COLOR, TRUE_COLOR
 
 RNG = np.random.default_rng(0)
@@ -56,9 +55,9 @@ def test_palette_holds_every_drawn_colour_exactly() -> None:
 
 def test_windows_get_one_scale_and_the_shape_of_a_panel() -> None:
     windows = [(-1.0, 1.0, -0.1, 2.0), (4.0, 6.0, -0.1, 0.7)]
-    made = animation._same_scale(windows)
+    made = animation._same_scale(windows, (300, 200))
     for (left, right, low, high), old in zip(made, windows, strict=True):
-        assert (right - left) / (high - low) == pytest.approx(PANEL[0] / PANEL[1])
+        assert (right - left) / (high - low) == pytest.approx(1.5)
         assert right - left == pytest.approx(made[0][1] - made[0][0])
         assert (left + right) / 2 == pytest.approx((old[0] + old[1]) / 2)
         assert low == old[2]

@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from experiments import figures
 from experiments.figures import scenes
-from experiments.figures.animation import FRAME_MS, LAST_FRAME_MS, PANEL, last_finite
+from experiments.figures.animation import FRAME_MS, LAST_FRAME_MS, last_finite
 from experiments.figures.curves import duration
 from experiments.figures.factors import tsne_embedding
 from experiments.figures.filmstrip import PREDICTED_ALPHA, STEPS
@@ -104,8 +104,8 @@ def test_steps_beyond_the_horizon_are_left_out(tmp_path: pathlib.Path) -> None:
     figure = figures.plot_filmstrip("mountain_car", true, predicted, agents, path)
     assert len(figure.axes) == 5 * 2
     assert path.read_text().startswith("<?xml")
-    with pytest.raises(ValueError, match="no drawing of 'half_cheetah'"):
-        figures.plot_filmstrip("half_cheetah", true, predicted, agents, path)
+    with pytest.raises(ValueError, match="no drawing of 'acrobot'; there is one of cart"):
+        figures.plot_filmstrip("acrobot", true, predicted, agents, path)
     with pytest.raises(ValueError, match="and 1 agents do not fit"):
         figures.plot_filmstrip("mountain_car", true, predicted, agents[:1], path)
 
@@ -128,11 +128,12 @@ def test_the_car_stands_on_the_road_and_along_it() -> None:
 def test_animation_has_a_frame_per_step(tmp_path: pathlib.Path, environment: str) -> None:
     true, predicted = synthetic.states(environment)
     agents = list(paper.paper_agents(environment))
+    width, _ = scenes.scene_of(environment).panel
     path = tmp_path / "states.gif"
     assert figures.write_gif(environment, true, predicted, agents, path) == 13
     with Image.open(path) as image:
         assert image.n_frames == 13
-        assert image.width == 5 * PANEL[0]
+        assert image.width == 5 * width
         assert image.info["loop"] == 0
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
         assert image.info["duration"] == LAST_FRAME_MS
@@ -140,7 +141,7 @@ def test_animation_has_a_frame_per_step(tmp_path: pathlib.Path, environment: str
         assert image.info["duration"] == FRAME_MS
     assert path.stat().st_size < 200_000
     arrays = [np.asarray(frame, int) for frame in frames]
-    own, ended = slice(0, PANEL[0]), slice(4 * PANEL[0] + 3, 5 * PANEL[0] - 3)
+    own, ended = slice(0, width), slice(4 * width + 3, 5 * width - 3)
     body = slice(40, 220)
     # The first agent moves to the end; the last stays where its episode ended, paler.
     assert np.abs(arrays[12] - arrays[7])[body, own].max() > 100
@@ -185,6 +186,18 @@ def test_an_exact_zero_keeps_a_linear_axis(tmp_path: pathlib.Path) -> None:
     assert figure.axes[0].get_yscale() == "linear"
     with pytest.raises(ValueError, match="and 2 agents do not fit"):
         figures.plot_horizon_error(rmse, rmse, rmse, [{}, {}], tmp_path / "e.png")
+
+
+def test_an_agent_whose_error_explodes_leaves_the_picture(tmp_path: pathlib.Path) -> None:
+    rmse = np.geomspace(0.5, 8.0, 30) * np.ones((3, 1))
+    rmse[1] = np.geomspace(0.5, 1e30, 30)
+    rmse[1, 20:] = np.inf
+    agents = [{"mass_scale": 1.0, "damping_scale": scale} for scale in (0.3, 1.0, 1.7)]
+    figure = figures.plot_horizon_error(rmse, rmse / 2, rmse * 2, agents, tmp_path / "error.png")
+    assert figure.axes[0].get_ylim() == pytest.approx((0.25, 8e3))
+    # Where all are alike, nothing is cut.
+    figure = figures.plot_horizon_error(*[rmse[::2]] * 3, agents[::2], tmp_path / "error.png")
+    assert figure.axes[0].get_ylim()[1] < 20
 
 
 def test_learning_curves_have_a_line_per_member(tmp_path: pathlib.Path) -> None:

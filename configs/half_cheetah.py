@@ -1,0 +1,35 @@
+"""HalfCheetah with the scales of its masses and of its joint damping as covariates.
+
+python -m experiments.run --config=configs/half_cheetah.py --workdir=runs/half_cheetah
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs.base import get_base
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config of a variant: "", "smoke" or "paper"."""
+    config = get_base("half_cheetah", variant)
+    config.model.update({"rank": 15, "normalize_obs": True, "normalize_delta": True})
+    config.planner.update({"sampler": "cem", "num_candidates": 200, "horizon": 30})
+    if config.variant == "paper":
+        config.model.update({"state_features": (512,) * 4, "action_features": (512, 512)})
+        config.train.batch_size = 1024
+        return config
+    config.train.update({"batch_size": 1024, "learning_rate": 1e-3, "schedule": "cosine"})
+    if config.variant == "default":
+        config.model.update({"state_features": (256,) * 3, "action_features": (128, 128)})
+        config.train.num_epochs = 6
+        # On two cores an episode of a thousand decisions takes minutes.
+        config.evaluation.update(
+            {"planning_episodes": 1, "planning_agents": "printed", "episodes_per_call": 1}
+        )
+    else:
+        config.model.action_features = (16,)
+        config.train.batch_size = 256
+        config.planner.update({"num_candidates": 8, "num_elites": 4, "chunk_size": 8})
+        config.evaluation.update({"planning_episodes": 1, "planning_agents": "printed"})
+    return config
