@@ -32,6 +32,7 @@ class EnvSpec:
       action_high: Upper bounds, as `action_low`.
       max_steps: Steps after which an episode is truncated.
       dt: Seconds between two observations.
+      backend: What steps the physics, where there is a choice; else empty.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EnvSpec:
     action_high: tuple[float, ...]
     max_steps: int
     dt: float
+    backend: str = ""
 
     @property
     def obs_size(self) -> int:

@@ -12,6 +12,7 @@ float32 a cheetah that has run far would lose digits of its velocity.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 from types import ModuleType
@@ -19,6 +20,7 @@ from types import ModuleType
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from envs import base
 
@@ -74,7 +76,8 @@ def make_params(covariates: jax.Array) -> HalfCheetahParams:
     """Returns the physics of the agent with `covariates [2]`: scales of mass and damping.
 
     Raises:
-      ValueError: The array is not of shape `(2,)`.
+      ValueError: The array is not of shape `(2,)`, or its values, where they are known, are not
+        positive. Where they are not, under `jit` and `vmap`, steps with such values give NaN.
     """
     covariates = jnp.asarray(covariates)
     if covariates.shape != (2,):
@@ -82,7 +85,15 @@ def make_params(covariates: jax.Array) -> HalfCheetahParams:
             f"HalfCheetah takes covariates (mass_scale, damping_scale) of shape (2,), not "
             f"{covariates.shape}; for several agents use jax.vmap(env.params)."
         )
+    if not isinstance(covariates, jax.core.Tracer):
+        for name, value in zip(SPEC.covariate_names, np.asarray(covariates), strict=True):
+            if not _usable(value):
+                raise ValueError(f"HalfCheetah's {name} is {value}: it must be a positive number.")
     return HalfCheetahParams(mass_scale=covariates[0], damping_scale=covariates[1])
+
+
+def _usable(scale: jax.Array) -> jax.Array:
+    return (scale > 0.0) & (scale < jnp.inf)
 
 
 def reset(key: jax.Array, params: HalfCheetahParams) -> HalfCheetahState:
@@ -136,17 +147,21 @@ def step(
 ) -> HalfCheetahState:
     """Moves the cheetah by 0.05 s under `action [6]`, clipped to [-1, 1].
 
-    The dynamics are deterministic: `key` is there for the interface only.
+    The dynamics are deterministic: `key` is there for the interface only. A simulation that
+    diverges, or is asked for with scales that are not positive, gives NaN.
     """
     del key
+    usable = _usable(params.mass_scale) & _usable(params.damping_scale)
     zero = jnp.zeros((1,), env_state.position.dtype)
     position, velocity = physics.step(
         jnp.concatenate([zero, env_state.position]),
         env_state.velocity,
         jnp.clip(action, -1.0, 1.0),
-        params.mass_scale,
-        params.damping_scale,
+        jnp.where(usable, params.mass_scale, jnp.ones_like(params.mass_scale)),
+        jnp.where(usable, params.damping_scale, jnp.ones_like(params.damping_scale)),
     )
+    position = jnp.where(usable, position, jnp.full_like(position, jnp.nan))
+    velocity = jnp.where(usable, velocity, jnp.full_like(velocity, jnp.nan))
     return HalfCheetahState(
         x_velocity=position[0] / SPEC.dt, position=position[1:], velocity=velocity
     )
@@ -186,8 +201,9 @@ def make(backend: str = "auto") -> base.Env:
 @functools.cache
 def _make(backend: str) -> base.Env:
     physics = importlib.import_module(f"envs.physics.cheetah_{backend}")
+    physics.load()  # what is not installed should be missed now, and not in a compiled step
     return base.Env(
-        spec=SPEC,
+        spec=dataclasses.replace(SPEC, backend=backend),
         params=make_params,
         reset=reset,
         step=functools.partial(step, physics),

@@ -60,8 +60,10 @@ def control_ids(workdir: Workdir, world: World, method: Method) -> list[int]:
     if not method.plans or workdir.config["evaluation"]["planning_agents"] == "all":
         return ids
     about = {i: world.agents.covariates_of(i) for i in ids}
-    cell = {i: paper.paper_value(2, world.env.spec.name, about[i], "any", "true_env", "return_mean")
-            for i in ids}
+    cell = {
+        i: paper.paper_value(2, world.env.spec.name, about[i], "any", "true_env", "return_mean")
+        for i in ids
+    }
     return [i for i in ids if cell[i] is not None] or ids
 
 

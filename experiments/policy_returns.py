@@ -13,13 +13,14 @@ import numpy as np
 
 import envs
 from envs import covariates
-from experiments.policies import dqn_config, greedy_act
+from experiments.policies import algorithm, greedy_act, policy_config
 from experiments.records import Row, RowContext, make_row
 from persim_jax.learners.online import Kept, OnlineConfig
 from persim_jax.learners.worlds import episode_returns
 from persim_jax.types import Environment, Params
 
 EPISODES = 100
+"""Of each policy on its own agent."""
 QUANTILES = (0.05, 0.25, 0.75, 0.95)
 
 
@@ -32,6 +33,7 @@ class Lanes(NamedTuple):
       covariates: `[L, C]`.
       targets: `[L]`.
       seeds: One per lane.
+      backend: What steps the environment, where there is a choice; else empty.
     """
 
     environment: str
@@ -39,6 +41,7 @@ class Lanes(NamedTuple):
     covariates: np.ndarray
     targets: np.ndarray
     seeds: list[int]
+    backend: str = ""
 
 
 class Measured(NamedTuple):
@@ -47,8 +50,8 @@ class Measured(NamedTuple):
     Attributes:
       kept: The outcome of training, leaves `[L, ...]`.
       own: Returns of fresh episodes on the policies' own agents, `[L, episodes]`.
-      everyone: Mean return of each of the 500 agents, by behavior: "pure" is with the policy of
-        the nearest training agent.
+      everyone: Returns of each of the 500 agents, `[500, episodes]`, by behavior: "pure" is with
+        the policy of the nearest training agent.
       train_seconds: Of training all lanes, compilation included.
     """
 
@@ -58,7 +61,7 @@ class Measured(NamedTuple):
     train_seconds: float
 
 
-@functools.partial(jax.jit, static_argnames=("environment", "act", "episodes"))
+@functools.partial(jax.jit, static_argnames=("environment", "act", "episodes", "chunk"))
 def returns_by_agent(
     key: jax.Array,
     environment: Environment,
@@ -66,6 +69,7 @@ def returns_by_agent(
     params: Params,
     env_params: Params,
     episodes: int,
+    chunk: int | None = None,
 ) -> jax.Array:
     """Plays fresh episodes of N agents, each with its own policy.
 
@@ -76,6 +80,9 @@ def returns_by_agent(
       params: Of the policies, leaves `[N, ...]`.
       env_params: Physics, leaves `[N, ...]`.
       episodes: Of each agent, static.
+      chunk: Agents that play side by side, static. None is agent after agent: the ones whose
+        episodes end early then cost no more than those take. Where no episode ends early and a
+        step is dear in small batches, as with MuJoCo's threads, several at a time are faster.
 
     Returns:
       Returns `[N, episodes]`.
@@ -85,27 +92,53 @@ def returns_by_agent(
     def one(lane: tuple[jax.Array, Params, Params]) -> jax.Array:
         return episode_returns(environment, act, *lane, episodes)
 
-    # Agent after agent: the ones whose episodes end early then cost no more than those take.
-    return jax.lax.map(one, (jax.random.split(key, num_agents), params, env_params))
+    keys = jax.random.split(key, num_agents)
+    return jax.lax.map(one, (keys, params, env_params), batch_size=chunk)
 
 
-def returns_of_everyone(key: jax.Array, lanes: Lanes, params: Params) -> dict[str, np.ndarray]:
-    """Returns the mean return of each of the 500 agents, `[500]`, by behavior; consumes `key`."""
-    env = envs.make(lanes.environment)
+def make_env(lanes: Lanes) -> envs.Env:
+    """Returns the environment that the lanes are trained and measured in."""
+    return (
+        envs.make(lanes.environment, lanes.backend)
+        if lanes.backend
+        else envs.make(lanes.environment)
+    )
+
+
+def returns_of_everyone(
+    key: jax.Array,
+    lanes: Lanes,
+    params: Params,
+    episodes: int = EPISODES,
+    chunk: int | None = None,
+) -> dict[str, np.ndarray]:
+    """Plays fresh episodes of each of the 500 agents.
+
+    Args:
+      key: Consumed.
+      lanes: The policies' agents.
+      params: Of the policies, leaves `[L, ...]`.
+      episodes: Of each agent.
+      chunk: As in `returns_by_agent`.
+
+    Returns:
+      Returns `[500, episodes]` by behavior.
+    """
+    env = make_env(lanes)
     agents = covariates.make_agents(lanes.environment).covariates
     env_params = jax.vmap(env.params)(jnp.asarray(agents))
     choices = {
         "pure": covariates.nearest(lanes.environment, agents, lanes.covariates[:-1]),
         "test": np.full(len(agents), len(lanes.behaviors) - 1),
     }
-    means = {}
+    returns = {}
     for number, (behavior, choice) in enumerate(choices.items()):
         of_agents = jax.tree.map(lambda leaf, choice=choice: leaf[choice], params)
         behavior_key = jax.random.fold_in(key, number)
         act = greedy_act(lanes.environment)
-        returns = returns_by_agent(behavior_key, env, act, of_agents, env_params, EPISODES)
-        means[behavior] = np.asarray(returns).mean(axis=1)
-    return means
+        found = returns_by_agent(behavior_key, env, act, of_agents, env_params, episodes, chunk)
+        returns[behavior] = np.asarray(found)
+    return returns
 
 
 def sidecar_facts(
@@ -131,17 +164,17 @@ def sidecar_facts(
     everyone = {
         behavior: {
             "num_agents": len(means),
-            "num_episodes": EPISODES,
+            "num_episodes": measured.everyone[behavior].shape[1],
             "mean": round(float(means.mean()), 3),
             "median": round(float(np.median(means)), 3),
             "quantiles": {str(q): round(float(np.quantile(means, q)), 3) for q in QUANTILES},
         }
-        for behavior, means in measured.everyone.items()
+        for behavior, means in _means(measured).items()
     }
     return {
-        "method": "dqn",
         "exploration": "uniformly random actions, each held for 1 to max_hold steps, begun with "
-        "probability hold; no reward shaping",
+        "probability hold; besides them the learner's own by explore, of DQN the chance of a "
+        "random action, of TD3 the standard deviation of noise in half ranges; no reward shaping",
         "training": dataclasses.asdict(config),
         "policies": policies,
         "all_agents": everyone,
@@ -156,7 +189,11 @@ def make_rows(
     lanes: Lanes, config: OnlineConfig, measured: Measured, stamp: dict[str, Any]
 ) -> Iterator[Row]:
     """Yields one row per number: every policy on its own agent, both behaviors on all agents."""
-    common: dict[str, Any] = {"method": "dqn", "wall_s": measured.train_seconds}
+    common: dict[str, Any] = {
+        "method": algorithm(lanes.environment).name,
+        "wall_s": measured.train_seconds,
+        **_backend(lanes),
+    }
     for lane, returns in enumerate(measured.own):
         own, target = covariates_by_name(lanes, lane), float(lanes.targets[lane])
         context = _context(lanes, lane, config, stamp, {"target": target, "covariates": own})
@@ -170,11 +207,16 @@ def make_rows(
         }
         yield make_row(context, metric="return_mean", value=returns.mean(), **about)
         yield make_row(context, metric="return_std", value=returns.std(), **about)
-    for behavior, means in measured.everyone.items():
+    for behavior, means in _means(measured).items():
         targets = {"scope": "all_agents", "targets": lanes.targets.tolist()}
         context = _context(lanes, lanes.behaviors.index(behavior), config, stamp, targets)
-        about = common | {"num_episodes": EPISODES * means.size, "scope": "all_agents"}
+        about = common | {"num_episodes": measured.everyone[behavior].size, "scope": "all_agents"}
         yield make_row(context, metric="return_mean", value=means.mean(), **about)
+
+
+def _means(measured: Measured) -> dict[str, np.ndarray]:
+    """Returns the mean return of each agent `[500]` by behavior."""
+    return {behavior: returns.mean(axis=1) for behavior, returns in measured.everyone.items()}
 
 
 def covariates_by_name(lanes: Lanes, lane: int) -> dict[str, float]:
@@ -187,22 +229,26 @@ def covariates_by_name(lanes: Lanes, lane: int) -> dict[str, float]:
 
 
 def _context(
-    lanes: Lanes, lane: int, config: OnlineConfig, stamp: dict[str, Any], facts: dict[str, Any]
+    lanes: Lanes, lane: int, online: OnlineConfig, stamp: dict[str, Any], facts: dict[str, Any]
 ) -> RowContext:
     """Returns a context whose digest differs by policy: most training agents have no id."""
-    return RowContext.from_config(
-        {
-            "environment": lanes.environment,
-            "behavior": lanes.behaviors[lane],
-            "variant": "default",
-            "trial": 0,
-            "seed": lanes.seeds[lane],
-            "dqn": dataclasses.asdict(dqn_config(lanes.environment)),
-            "online": dataclasses.asdict(config),
-            **facts,
-        },
-        stamp,
-    )
+    config: dict[str, Any] = {
+        "environment": lanes.environment,
+        "behavior": lanes.behaviors[lane],
+        "variant": "default",
+        "trial": 0,
+        "seed": lanes.seeds[lane],
+        algorithm(lanes.environment).name: dataclasses.asdict(policy_config(lanes.environment)),
+        "online": dataclasses.asdict(online),
+        **_backend(lanes),
+        **facts,
+    }
+    return RowContext.from_config(config, stamp)
+
+
+def _backend(lanes: Lanes) -> dict[str, str]:
+    """Returns what rows say of who stepped the environment, nothing where there is no choice."""
+    return {"backend": lanes.backend} if lanes.backend else {}
 
 
 def _agent_id(lanes: Lanes, lane: int) -> int | None:

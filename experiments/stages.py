@@ -20,7 +20,7 @@ from experiments.settings import persim_config, stage_key
 from experiments.stamps import code_version, config_digest
 from experiments.throughput import measure_training
 from experiments.workdir import Workdir
-from persim_jax import collect
+from persim_jax import bounds, collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
 from persim_jax.data.storage import (
     dataset_paths,
@@ -106,6 +106,7 @@ def make_dataset(workdir: Workdir, world: World, display: Display) -> OfflineDat
         row = make_row(
             workdir.context, method="any", metric="collect_steps_per_second",
             value=steps / seconds, wall_s=seconds, num_steps=steps,
+            actions_outside_bounds=bounds.num_outside(world.env.spec, host.actions),
         )  # fmt: skip
         provenance = {
             "config_digest": config_digest(config),

@@ -105,7 +105,10 @@ def make_mesh(
 
 def by_member(mesh: Mesh | None, tree: Tree) -> Tree:
     """Deals out leaves `[M, ...]` over the mesh's members."""
-    return _put(mesh, tree, PartitionSpec(MEMBER))
+    # Along an axis of one device nothing is dealt out. Said otherwise, the first epoch's arguments
+    # would look unlike its results, and it would be compiled twice.
+    alone = mesh is None or mesh.shape[MEMBER] == 1
+    return _put(mesh, tree, PartitionSpec() if alone else PartitionSpec(MEMBER))
 
 
 def everywhere(mesh: Mesh | None, tree: Tree) -> Tree:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from persim_jax import simulator_files
+from persim_jax import bounds, simulator_files
 from persim_jax.data.dataset import row_of
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
@@ -103,7 +103,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         Args:
           agent_id: Whose simulator.
           obs: `[D]`, where it starts.
-          actions: `[T]` int or `[T, A]`.
+          actions: `[T]` int or `[T, A]`. Where there is a task, continuous ones outside its bounds
+            are clipped, with a warning that says how many.
 
         Returns:
           Observations after each action, mean `[T, D]` and members `[M, T, D]`.
@@ -114,6 +115,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         """
         obs, actions = self._as_obs(obs), jnp.asarray(actions)
         _check_query(self.config, obs, actions)
+        if self.task is not None:
+            actions = bounds.clip(self.task.spec, actions)
         members = _rollout(self, jnp.asarray(self.row_of(agent_id)), obs, actions)
         return Prediction(members.mean(axis=0), members)
 

@@ -1,6 +1,7 @@
 """The configs: what they hold, what they refuse, and that the launchers take them as they are."""
 
 import copy
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -138,7 +139,8 @@ def test_the_fields_of_a_section_are_those_of_its_dataclass():
     typed = settings.persim_config(config)
     for name, value in config["train"].items():
         assert getattr(typed.train, name) == value
-    assert set(config["model"]) | {"train"} == set(typed.__dataclass_fields__)
+    assert set(config["model"]) | {"train", "mesh"} == set(typed.__dataclass_fields__)
+    assert config["mesh"] == dataclasses.asdict(typed.mesh) == {"member": -1, "batch": -1}
 
 
 REFUSED = {
@@ -190,6 +192,17 @@ REFUSED = {
         plain(evaluation__planning_episodes=0),
         r"config\.evaluation\.planning_episodes is 0: it must be at least 1",
     ),
+    "field of mesh": (plain(mesh__devices=3), r"config\.mesh has no field devices: it has batch, m"),
+    "no devices": (plain(mesh__batch=0), r"config\.mesh: batch is 0: give a number of devices"),
+    "too many devices": (
+        plain(mesh__batch=512),
+        r"mesh\.member 1 x mesh\.batch 512 asks for 512 devices and there are",
+    ),
+    "precision of training": (
+        plain(train__precision="fp8"),
+        r"config\.train: precision 'fp8' is unknown: use one of highest, tf32, bf16",
+    ),
+    "member chunk": (plain(train__member_chunk=-2), r"config\.train: member_chunk is -2: give"),
     "schedule": (plain(train__schedule="linear"), r"config\.train: schedule 'linear' is unknown"),
     "no epochs": (plain(train__num_epochs=0), r"config\.train: num_epochs is 0"),
     "activation": (
@@ -211,7 +224,7 @@ def test_what_cannot_be_run_is_refused_by_name(case):
         settings.check(config, ALL)
 
 
-@pytest.mark.parametrize("name", ["train", "model", "planner", "prediction", "trial"])
+@pytest.mark.parametrize("name", ["train", "mesh", "model", "planner", "prediction", "trial"])
 def test_a_missing_field_is_named(name):
     config = plain()
     del config[name]

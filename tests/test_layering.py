@@ -20,6 +20,7 @@ OURS = (*SOURCE_FOLDERS, "tests")
 LAYERS = {
     "persim_jax.types": 0,
     "persim_jax.files": 0,
+    "persim_jax.bounds": 0,
     "persim_jax.networks": 0,
     "persim_jax.normalizer": 0,
     "persim_jax.checkpoints": 0,
@@ -30,6 +31,7 @@ LAYERS = {
     "persim_jax.data": 1,
     "persim_jax.optimization": 2,
     "persim_jax.training": 2,
+    "persim_jax.flops": 2,
     "persim_jax.rollout": 2,
     "persim_jax.planning": 3,
     "persim_jax.collect": 3,

@@ -190,9 +190,25 @@ def test_divergence_names_members_and_epoch_and_the_last_good_state_was_handed_o
     state = states[1]
     spoilt = {"w": state.params.weights["w"].at[1].set(1e30)}
     state, states = state._replace(params=state.params._replace(weights=spoilt)), []
-    with pytest.raises(DivergedError, match=r"member\(s\) \[1\] is not finite in epoch 3"):
+    told = r"member\(s\) \[1\] is not finite in epoch 3 from step 1 of 3 on"
+    with pytest.raises(DivergedError, match=told):
         training.train(regression(), CONFIG, state, make_data(), collect)
     assert states == []
+
+
+def test_divergence_names_the_first_step_that_met_the_bad_transition():
+    state, data = start(), make_data(bad_row=7)
+    key = jax.random.fold_in(state.key, 0)
+    steps = []
+    for member in range(MEMBERS):
+        order = jax.random.permutation(jax.random.split(jax.random.fold_in(key, member))[0], 50)
+        steps.append(int(np.flatnonzero(np.asarray(order) == 7)[0]) // 16 + 1)
+    # Fifty transitions make three minibatches of 16; what is left is in none.
+    with pytest.raises(DivergedError, match=f"from step {min(steps)} of 3 on"):
+        training.train(regression(), CONFIG, state, data)
+    values = np.isnan(training.step_losses(regression(), CONFIG, state, data))
+    for member, step in enumerate(steps):
+        np.testing.assert_array_equal(np.flatnonzero(values[member]) + 1, [step])
 
 
 def test_a_batch_larger_than_the_data_is_all_of_the_data():

@@ -1,16 +1,21 @@
 """The half cheetah stepped by MuJoCo's own threaded rollout, for hosts without an accelerator.
 
-Compiled code reaches it through `jax.pure_callback` on a whole batch at once. Each agent has an
-`MjModel` of its own, cached by its covariates. It cannot be exported, and it runs on the CPU.
+Compiled code reaches it through `jax.pure_callback`, many agents at once, each with an `MjModel` of
+its own that is cached by its covariates. It cannot be exported, and it runs on the CPU.
+
+A simulation that diverges, or starts from what is not a number, comes back as NaN.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
-from typing import Any
+import threading
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from envs.physics.cheetah_model import (
@@ -18,10 +23,27 @@ from envs.physics.cheetah_model import (
     NUM_ACTIONS,
     NUM_POSITIONS,
     base_model,
+    quiet,
     scaled_model,
 )
 
+_NUM_STATES = 2 * NUM_POSITIONS
+# A row is what one agent's step needs: positions, velocities, actions, the two scales.
+_ROW = _NUM_STATES + NUM_ACTIONS + 2
+# JAX copies the arguments of a callback, from 100 KiB upwards on a thread of the pool that may be
+# waiting for this very callback: with few cores it then waits for ever.
+_MAX_BYTES = 96 * 1024
+
 _cached_model = functools.lru_cache(maxsize=4096)(scaled_model)
+
+
+def load() -> None:
+    """Loads the model.
+
+    Raises:
+      ModuleNotFoundError: MuJoCo is not installed.
+    """
+    base_model()
 
 
 def step(
@@ -43,51 +65,83 @@ def step(
     Returns:
       Position `[9]` and velocity `[9]` after 0.05 s.
     """
-    shape = jax.ShapeDtypeStruct((2 * NUM_POSITIONS,), position.dtype)
-    state = jax.numpy.concatenate([position, velocity])
-    covariates = jax.numpy.stack([mass_scale, damping_scale])
-    after = jax.pure_callback(
-        _step_batch, shape, state, action, covariates, vmap_method="expand_dims"
-    )
+    scales = jnp.stack([mass_scale, damping_scale])
+    after = _advance(jnp.concatenate([position, velocity, action, scales])[None])[0]
     return after[:NUM_POSITIONS], after[NUM_POSITIONS:]
 
 
+@jax.custom_batching.custom_vmap
+def _advance(rows: jax.Array) -> jax.Array:
+    """Steps `rows [B, 26]` to states `[B, 18]`, in calls of equal size that are small enough."""
+    num_rows = rows.shape[0]
+    num_calls = math.ceil(rows.nbytes / _MAX_BYTES)
+    if num_calls <= 1:
+        return _call(rows)
+    size = math.ceil(num_rows / num_calls)
+    rows = jnp.pad(rows, ((0, num_calls * size - num_rows), (0, 0)), mode="edge")
+    states = jax.lax.map(_call, rows.reshape(num_calls, size, _ROW))
+    return states.reshape(-1, _NUM_STATES)[:num_rows]
+
+
+@_advance.def_vmap
+def _advance_batch(
+    axis_size: int, in_batched: list[bool], rows: jax.Array
+) -> tuple[jax.Array, bool]:
+    """However many times the step is mapped over, its rows are one batch."""
+    del in_batched
+    states = _advance(rows.reshape(-1, _ROW))
+    return states.reshape(axis_size, -1, _NUM_STATES), True
+
+
+def _call(rows: jax.Array) -> jax.Array:
+    shape = jax.ShapeDtypeStruct((rows.shape[0], _NUM_STATES), rows.dtype)
+    return jax.pure_callback(_simulate, shape, rows)
+
+
+class _Pool(NamedTuple):
+    """Threads with a scratch `MjData` for each; the lock, as programs may run side by side."""
+
+    rollout: Any
+    scratch: list[Any]
+    lock: threading.Lock
+
+
 @functools.cache
-def _pool(pid: int) -> tuple[Any, list[Any]]:
-    """Threads of this process and a scratch `MjData` for each; a fork needs its own."""
+def _pool(pid: int) -> _Pool:
+    """The threads of this process: those of a parent do not survive a fork."""
     import mujoco
     from mujoco import rollout
 
-    threads = len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return rollout.Rollout(nthread=threads), [
-        mujoco.MjData(base_model()) for _ in range(threads or 1)
-    ]
+    cores = len(os.sched_getaffinity(pid)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = cores or 1
+    scratch = [mujoco.MjData(base_model()) for _ in range(threads)]
+    return _Pool(rollout.Rollout(nthread=threads), scratch, threading.Lock())
 
 
-def _step_batch(state: Any, action: Any, covariates: Any) -> np.ndarray:
-    """Steps `[..., 18]` states; axes of size 1, which `expand_dims` leaves, are broadcast."""
-    state, action, covariates = np.asarray(state), np.asarray(action), np.asarray(covariates)
-    batch = np.broadcast_shapes(state.shape[:-1], action.shape[:-1], covariates.shape[:-1])
-    count = int(np.prod(batch))
-    initial = np.zeros((count, 1 + 2 * NUM_POSITIONS))  # time comes first
-    initial[:, 1:] = np.broadcast_to(state, (*batch, 2 * NUM_POSITIONS)).reshape(count, -1)
-    control = np.broadcast_to(action, (*batch, NUM_ACTIONS)).reshape(count, 1, -1)
-    pool, scratch = _pool(os.getpid())
-    states, _ = pool.rollout(
-        _models(covariates, batch),
-        scratch,
-        initial,
-        np.repeat(control.astype(np.float64), FRAME_SKIP, axis=1),
-    )
-    after = states[:, -1, 1:].reshape(*batch, 2 * NUM_POSITIONS)
-    return after.astype(state.dtype)
-
-
-def _models(covariates: np.ndarray, batch: tuple[int, ...]) -> list[Any]:
-    """The model of each element of the batch; one lookup for each distinct row that came."""
-    rows = covariates.reshape(-1, 2).tolist()
-    models = np.empty(len(rows), object)
-    for index, (mass, damping) in enumerate(rows):
-        models[index] = _cached_model(mass, damping)
-    models = models.reshape(covariates.shape[:-1])
-    return list(np.broadcast_to(models, batch).reshape(-1))
+def _simulate(rows: Any) -> np.ndarray:
+    """Steps `rows [B, 26]` to states `[B, 18]` on the host, in double precision."""
+    rows = np.asarray(rows)
+    wide = rows.astype(np.float64)
+    count = len(wide)
+    models = [_cached_model(mass, damping) for mass, damping in wide[:, -2:].tolist()]
+    initial = np.zeros((count, 1 + _NUM_STATES))  # time comes first
+    initial[:, 1:] = wide[:, :_NUM_STATES]
+    control = np.repeat(wide[:, None, _NUM_STATES:-2], FRAME_SKIP, axis=1)
+    states = np.empty((count, FRAME_SKIP, 1 + _NUM_STATES))
+    pool = _pool(os.getpid())
+    with pool.lock, quiet():
+        # The checks that are skipped look at each model four times.
+        pool.rollout.rollout(
+            models,
+            pool.scratch,
+            initial,
+            control,
+            nstep=FRAME_SKIP,
+            state=states,
+            skip_checks=True,
+        )
+    after = states[:, -1]
+    # MuJoCo puts a simulation that has gone wrong back to its start, time included, and the
+    # rollout goes no further: only a whole step has its whole time.
+    whole = np.isclose(after[:, :1], FRAME_SKIP * base_model().opt.timestep)
+    return np.where(whole, after[:, 1:], np.nan).astype(rows.dtype)

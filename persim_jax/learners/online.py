@@ -40,6 +40,8 @@ class OnlineConfig:
       max_hold: A held action lasts 1 to this many steps. 1 makes `hold` an epsilon-greedy; longer
         ones reach what single random steps do not (Dabney et al., 2021).
       episodes: Of one evaluation.
+      episode_steps: Steps after which an episode of training is cut short, for more beginnings in
+        the data; 0 is the time limit. Evaluation always goes to the time limit.
       sequential: Whether agents are trained one after the other within a round, where one that has
         reached its target costs nothing: right on a CPU that one learner fills. Side by side is
         right where networks are tiny, and on an accelerator.
@@ -56,6 +58,7 @@ class OnlineConfig:
     hold: Schedule = Schedule(1.0, 0.05, 50_000)
     max_hold: int = 1
     episodes: int = 100
+    episode_steps: int = 0
     sequential: bool = False
 
     def __post_init__(self) -> None:
@@ -310,7 +313,13 @@ def _advance(
     key, world_key, update_key = jax.random.split(lane.key, 3)
     explore, hold = config.explore(steps), config.hold(steps)
     worlds, rows = jax.vmap(
-        functools.partial(interact, environment, learner, config.max_hold),
+        functools.partial(
+            interact,
+            environment,
+            learner,
+            config.max_hold,
+            config.episode_steps or environment.spec.max_steps,
+        ),
         (0, None, None, 0, None, None),
     )(
         jax.random.split(world_key, config.num_envs),

@@ -41,6 +41,7 @@ def interact(
     environment: Environment,
     learner: Learner,
     max_hold: int,
+    max_steps: int,
     key: jax.Array,
     state: LearnerState,
     params: Params,
@@ -54,6 +55,7 @@ def interact(
       environment: Dynamics and reward.
       learner: Acts.
       max_hold: As in `hold_random`.
+      max_steps: Steps after which a new episode begins.
       key: Consumed.
       state: The learner's.
       params: Physics.
@@ -81,7 +83,7 @@ def interact(
     )
     going = World(state=env_state, age=world.age + 1, held=held, left=left)
     # Only the episode ends at the time limit: `row.terminated` does not know of it.
-    ended = terminated | (going.age >= environment.spec.max_steps)
+    ended = terminated | (going.age >= max_steps)
     anew = fresh(environment, reset_key, params)
     return jax.tree.map(lambda new, old: jnp.where(ended, new, old), anew, going), row
 

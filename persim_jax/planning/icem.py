@@ -75,17 +75,7 @@ def icem(
     num_kept = round(keep_fraction * num_elites)
 
     def init(spec: Spec) -> IcemState:
-        box = gaussian.box_of(spec)
-        plan = gaussian.middle_plan(box, horizon)
-        return IcemState(
-            mean=plan,
-            std=jnp.zeros_like(plan),
-            kept=jnp.broadcast_to(plan, (num_kept, *plan.shape)),
-            has_kept=jnp.asarray(False),
-            action=box.middle,
-            round=jnp.zeros((), jnp.int32),
-            tie_break=jnp.zeros(num_candidates),
-        )
+        return _first_state(spec, num_candidates, horizon, num_kept)
 
     def sample(key: jax.Array, state: IcemState) -> tuple[jax.Array, IcemState]:
         box = gaussian.box_of(spec)
@@ -95,12 +85,7 @@ def icem(
         size = len(spec.action_low)
         noise = gaussian.coloured_noise(key_noise, num_candidates, horizon, size, noise_beta)
         drawn = gaussian.clip(box, state.mean[None] + std[None] * noise)
-        # A kept plan that was shifted ends with the action of the one whose place it takes.
-        last = jnp.where(state.round == 0, drawn[:num_kept, -1], state.kept[:, -1])
-        kept = jnp.where(state.has_kept, state.kept.at[:, -1].set(last), drawn[:num_kept])
-        actions = drawn.at[:num_kept].set(kept)
-        final = state.round == num_rounds - 1
-        actions = actions.at[-1].set(jnp.where(final, state.mean, actions[-1]))
+        actions = _join(drawn, state, state.round == num_rounds - 1)
         ties = jax.random.uniform(key_ties, (num_candidates,))
         return actions, state._replace(std=std, tie_break=ties)
 
@@ -126,3 +111,27 @@ def icem(
         )
 
     return Sampler(num_rounds, init, sample, update, lambda state: state.action, shift)
+
+
+def _first_state(spec: Spec, num_candidates: int, horizon: int, num_kept: int) -> IcemState:
+    box = gaussian.box_of(spec)
+    plan = gaussian.middle_plan(box, horizon)
+    return IcemState(
+        mean=plan,
+        std=jnp.zeros_like(plan),
+        kept=jnp.broadcast_to(plan, (num_kept, *plan.shape)),
+        has_kept=jnp.asarray(False),
+        action=box.middle,
+        round=jnp.zeros((), jnp.int32),
+        tie_break=jnp.zeros(num_candidates),
+    )
+
+
+def _join(drawn: jax.Array, state: IcemState, is_last: jax.Array) -> jax.Array:
+    """Kept plans in place of the first drawn ones; in the last round the mean in the last place."""
+    num_kept = state.kept.shape[0]
+    # A kept plan that was shifted ends with the action of the one whose place it takes.
+    last = jnp.where(state.round == 0, drawn[:num_kept, -1], state.kept[:, -1])
+    kept = jnp.where(state.has_kept, state.kept.at[:, -1].set(last), drawn[:num_kept])
+    actions = drawn.at[:num_kept].set(kept)
+    return actions.at[-1].set(jnp.where(is_last, state.mean, actions[-1]))

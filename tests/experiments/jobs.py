@@ -24,9 +24,16 @@ from experiments.stamps import ROOT
 from persim_jax.data.dataset import OfflineDataset
 
 # What a clock decides, in rows and in their values.
-TIMES = ("wall_s", "measured_at")
+TIMES = ("wall_s", "measured_at", "share")
 TIMED = frozenset(
-    {"train_seconds", "compile_seconds", "plan_decisions_per_second", "collect_steps_per_second"}
+    {
+        "train_seconds",
+        "compile_seconds",
+        "plan_decisions_per_second",
+        "collect_steps_per_second",
+        "train_flops_per_second",
+        "matmul_flops_per_second",
+    }
 )
 
 

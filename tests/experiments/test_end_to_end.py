@@ -79,7 +79,8 @@ def test_every_number_of_the_tables_has_one_row(smoke):
     names = {"mountain_car": ["gravity"], "cart_pole": ["force", "length"]}[config["environment"]]
     assert others == {
         *itertools.product(["persim"], [f"factor_correlation_{name}" for name in names]),
-        ("any", "collect_steps_per_second"), ("persim", "train_seconds"),
+        ("any", "collect_steps_per_second"), ("any", "matmul_flops_per_second"),
+        ("persim", "train_seconds"), ("persim", "train_flops_per_second"),
         *itertools.product(both, ["compile_seconds", "plan_decisions_per_second"]),
     }  # fmt: skip
     for row in rows:
@@ -105,6 +106,8 @@ def test_what_is_printed_says_each_stage_in_a_line(smoke):
     stages = ["data", "fit persim", "prediction persim", "planning persim", "planning true_env"]
     for line, stage in zip(lines[1:], [*stages, "report"], strict=True):
         assert re.match(rf"{stage}\b.* \(\d+\.\d s\)$", line)
+    speed = r"epoch \d+, loss .*; .* [MGT]FLOP/s, [\d.]+% of a large matrix product's .* \(highest, "
+    assert re.search(speed, lines[2])
 
 
 def test_the_tables_fit_a_terminal_and_show_the_paper_beside_ours(smoke):

@@ -12,43 +12,13 @@ from experiments.measure import (
     episode_obs,
     episode_scores,
     measure_prediction,
-    measure_returns,
     open_loop_paths,
 )
 from experiments.policies import greedy_act
 from experiments.settings import stage_key
-from experiments.stages import make_world
-from experiments.workdir import Workdir
-from persim_jax.collect import memoryless
 from persim_jax.evaluation.prediction import OpenLoop
-from persim_jax.methods import TRUE_ENV, Method, Monitor
-from persim_jax.models.true_env import true_dynamics
 from tests import oracles
-from tests.experiments.jobs import dataset_of, quiet_display, tiny, untimed
-
-WRONG = 1.15
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def wrong_physics(world):
-    """A method whose model is the truth with stronger forces, and whose policy is the test one."""
-    act, test = greedy_act(world.env.spec.name), world.policies.test
-    params = jax.tree.map(lambda leaf: WRONG * leaf, world.env_params)
-    return Method(
-        name="wrong",
-        plans=False,
-        fit=lambda *_: params,
-        policy=lambda fitted, agent, planner: memoryless(act, test),
-        model=lambda fitted: (true_dynamics(world.env), fitted),
-    ), params
-
-
-def setup_of(path, **changes):
-    config = tiny(**changes)
-    return Workdir(path, config), make_world(config)
+from tests.experiments.jobs import quiet_display
 
 
 @pytest.mark.parametrize("name", ["mountain_car", "cart_pole"])
@@ -81,42 +51,6 @@ def test_more_episodes_begin_with_the_fewer_and_all_others_differ(tmp_path):
     np.testing.assert_array_equal(
         episode_obs(*setup_of(tmp_path / "other", **changed), ids[0], 20), many
     )
-
-
-def test_all_methods_and_both_tests_meet_the_same_episodes(tmp_path, monkeypatch):
-    where, world = setup_of(tmp_path, evaluation__policy_episodes=4)
-    starts = []
-
-    def spying(lanes):
-        def compiled(key, env_params, fitted, agents, obs):
-            starts.append((lanes, int(agents[0]), np.asarray(obs)))
-            return jnp.zeros(len(obs)), jnp.ones(len(obs), jnp.int32)
-
-        return compiled
-
-    class Spy:
-        @staticmethod
-        def lower(key, env, env_params, policy, fitted, planner, agents, obs):
-            compiled = spying(policy)
-            return type("L", (), {"compile": lambda self: compiled})()
-
-    monkeypatch.setattr(measure, "evaluate_returns", Spy)
-    wrong, params = wrong_physics(world)
-    for method, fitted in ((wrong, params), (TRUE_ENV, None)):
-        measure_returns(where, world, method, fitted, quiet_display())
-    assert len(starts) == 10
-    for (_, row, obs), (_, other, fewer) in zip(starts[:5], starts[5:], strict=True):
-        assert row == other
-        np.testing.assert_array_equal(obs[:2], fewer)  # 4 policy episodes, 2 planning episodes
-    assert [row for _, row, _ in starts[:5]] == world.test_rows()
-    # The prediction test follows the true episodes from the same starts.
-    paths = {}
-    monkeypatch.setattr(
-        measure.prediction, "true_episodes", lambda *args: paths.setdefault("obs", args[5])
-    )
-    monkeypatch.setattr(measure.prediction, "open_loop", lambda *args: None)
-    open_loop_paths(where, world, wrong, params, world.agents.test_ids[0])
-    np.testing.assert_array_equal(paths["obs"][:2], starts[0][2][:2])
 
 
 @pytest.fixture(scope="module")
@@ -209,71 +143,3 @@ def test_an_agent_is_measured_once(predicted, monkeypatch):
     monkeypatch.setattr(measure, "open_loop_paths", None)
     measure_prediction(where, world, method, params, quiet_display())
     assert where.rows_path.read_bytes() == before
-
-
-@pytest.fixture(scope="module")
-def returned(tmp_path_factory):
-    """MountainCar's True env + MPC with a tiny planner, measured in one go."""
-    where, world = setup_of(tmp_path_factory.mktemp("returned"))
-    fitted = TRUE_ENV.fit(
-        stage_key(where.config, "fit"), dataset_of(world), world.env, world.env_params, None,
-        Monitor(),
-    )  # fmt: skip
-    measure_returns(where, world, TRUE_ENV, fitted, quiet_display())
-    return where, world, fitted
-
-
-def test_rows_of_returns_hold_the_episodes_that_they_are_of(returned):
-    where, world, _ = returned
-    for agent_id in world.agents.test_ids:
-        (mean,) = (r for r in where.rows_of("true_env", "return_mean") if r["agent_id"] == agent_id)
-        (std,) = (r for r in where.rows_of("true_env", "return_std") if r["agent_id"] == agent_id)
-        values = np.array(mean["episode_values"])
-        assert len(values) == mean["num_episodes"] == 2
-        assert mean["value"] == values.mean()
-        assert std["value"] == values.std()
-        assert mean["behavior"] == "any"
-        # MountainCar costs 1 a step but for the one into the goal: steps and returns agree.
-        assert mean["num_decisions"] == sum(min(500, 1 - value) for value in values)
-
-
-def test_the_speed_of_planning_is_that_of_all_episodes(returned):
-    where, _, _ = returned
-    (rate,) = where.rows_of("true_env", "plan_decisions_per_second")
-    rows = where.rows_of("true_env", "return_mean")
-    seconds = sum(row["wall_s"] for row in rows)
-    assert rate["value"] == pytest.approx(sum(r["num_decisions"] for r in rows) / seconds)
-    (compiled,) = where.rows_of("true_env", "compile_seconds")
-    assert compiled["value"] > 0
-
-
-@pytest.mark.parametrize("adds", [1, 3, 6, 7])
-def test_planning_that_was_killed_ends_as_an_unbroken_one(tmp_path, monkeypatch, returned, adds):
-    where, world = setup_of(tmp_path)
-    fitted, add, count = returned[2], Workdir.add, iter(range(adds))
-
-    def killed_add(self, rows):
-        if next(count, None) is None:
-            raise Killed
-        add(self, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Workdir, "add", killed_add)
-        try:
-            measure_returns(where, world, TRUE_ENV, fitted, quiet_display())
-        except Killed:
-            assert adds < 7
-    # Compilation, five agents, the rate.
-    assert len(where.rows()) == [0, 1, 3, 5, 7, 9, 11, 12][adds]
-    measure_returns(where, world, TRUE_ENV, fitted, quiet_display())
-    assert untimed(where.rows()) == untimed(returned[0].rows())
-
-
-def test_returns_of_a_policy_take_the_policies_episodes_and_no_planner(tmp_path):
-    where, world = setup_of(tmp_path, name="cart_pole", evaluation__policy_episodes=3)
-    method, params = wrong_physics(world)
-    measure_returns(where, world, method, params, quiet_display())
-    metrics = {row["metric"] for row in where.rows()}
-    assert metrics == {"return_mean", "return_std", "compile_seconds"}
-    assert {r["num_episodes"] for r in where.rows_of("wrong", "return_mean")} == {3}
-    assert {r["behavior"] for r in where.rows_of("wrong", "return_mean")} == {"random"}

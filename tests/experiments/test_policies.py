@@ -1,6 +1,7 @@
 """The shipped policies: what is read is what was written, and they earn what their sidecar says."""
 
 import json
+import shutil
 
 import gymnasium
 import jax
@@ -11,14 +12,29 @@ import pytest
 import envs
 from envs import covariates
 from experiments import policies
-from experiments.policies import DQN_CONFIGS, SHIPPED, greedy_act, load_policies, save_policies
-from persim_jax.learners.dqn import make_dqn, q_values
+from experiments.policies import (
+    POLICY_CONFIGS,
+    SHIPPED,
+    algorithm,
+    greedy_act,
+    load_policies,
+    save_policies,
+)
+from persim_jax.learners.dqn import q_values
+from persim_jax.learners.td3 import TD3Config
 
-ENVIRONMENTS = sorted(DQN_CONFIGS)
+# The policies that are there: those of HalfCheetah join when they are trained.
+ENVIRONMENTS = sorted(path.stem for path in SHIPPED.glob("*.npz"))
 TARGETS = {
     "mountain_car": {"pure": -200.0, "test": -150.0},
     "cart_pole": {"pure": 120, "test": 150},
+    "half_cheetah": {"pure": 3000, "test": 4000},
 }
+CONTINUOUS = [name for name, config in POLICY_CONFIGS.items() if isinstance(config, TD3Config)]
+
+
+def test_policies_of_the_classic_environments_are_shipped():
+    assert {"mountain_car", "cart_pole"} <= set(ENVIRONMENTS) <= set(POLICY_CONFIGS)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -26,7 +42,8 @@ def test_shipped_policies_are_those_of_the_protocol(environment):
     shipped, table = load_policies(environment), covariates.get(environment)
     np.testing.assert_allclose(shipped.pure_covariates, table.training_agents, rtol=1e-6)
     spec = envs.make(environment).spec
-    fresh = make_dqn(spec, DQN_CONFIGS[environment]).init(jax.random.key(0)).params
+    init = algorithm(environment).make(spec, POLICY_CONFIGS[environment]).init
+    fresh = jax.eval_shape(init, jax.random.key(0)).params
     shapes = jax.tree.map(jnp.shape, fresh)
     assert jax.tree.map(jnp.shape, shipped.test) == shapes
     assert jax.tree.map(lambda leaf: leaf.shape[1:], shipped.pure) == shapes
@@ -48,11 +65,43 @@ def test_shipped_policies_are_those_of_the_protocol(environment):
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_shipped_files_are_small(environment):
-    assert (SHIPPED / f"{environment}.npz").stat().st_size < 150_000
+    limit = 2_000_000 if environment in CONTINUOUS else 150_000
+    assert (SHIPPED / f"{environment}.npz").stat().st_size < limit
+
+
+class Cheetah:
+    """Gymnasium's HalfCheetah-v5 with an agent's covariates, our observation and our reset."""
+
+    def __init__(self, own):
+        self.env = gymnasium.make("HalfCheetah-v5").unwrapped
+        self.env.model.body_mass[:] *= own["mass_scale"]
+        self.env.model.dof_damping[:] *= own["damping_scale"]
+
+    def reset(self, seed):
+        noise = 0.001 * np.random.default_rng(seed).standard_normal(18)
+        self.env.reset(seed=seed)
+        self.env.set_state(self.env.init_qpos + noise[:9], self.env.init_qvel + noise[9:])
+        return self.observe(0.0), {}
+
+    def step(self, action):
+        before = self.env.data.qpos[0]
+        _, reward, terminated, truncated, info = self.env.step(action)
+        return (
+            self.observe((self.env.data.qpos[0] - before) / 0.05),
+            reward,
+            terminated,
+            truncated,
+            info,
+        )
+
+    def observe(self, x_velocity):
+        return np.concatenate([[x_velocity], self.env.data.qpos[1:], self.env.data.qvel])
 
 
 def physics_of(environment, own):
     """Gymnasium's environment, which shares no code with ours, with an agent's covariates."""
+    if environment == "half_cheetah":
+        return Cheetah(own)
     if environment == "mountain_car":
         env = gymnasium.make("MountainCar-v0").unwrapped
         env.gravity = own["gravity"]
@@ -64,15 +113,17 @@ def physics_of(environment, own):
 
 
 def numpy_policy(environment, params):
-    """The Q network in numpy: relu layers, then the best action."""
+    """The networks in numpy: relu layers, then the best action, or a squashed one."""
     layers = [jax.device_get(params["params"][name]) for name in sorted(params["params"])]
-    scale = np.asarray(DQN_CONFIGS[environment].obs_scale or 1.0)
+    scale = np.asarray(POLICY_CONFIGS[environment].obs_scale or 1.0)
 
     def act(obs):
         x = obs * scale
         for layer in layers[:-1]:
             x = np.maximum(x @ layer["kernel"] + layer["bias"], 0.0)
-        return int(np.argmax(x @ layers[-1]["kernel"] + layers[-1]["bias"]))
+        last = x @ layers[-1]["kernel"] + layers[-1]["bias"]
+        # The bounds of every continuous action here are -1 and 1.
+        return np.tanh(last) if environment in CONTINUOUS else int(np.argmax(last))
 
     return act
 
@@ -96,44 +147,133 @@ def test_shipped_policies_earn_in_gymnasium_what_their_sidecar_says(environment)
     for params, told in zip([*pure, shipped.test], shipped.sidecar["policies"], strict=True):
         env = physics_of(environment, told["covariates"])
         act = numpy_policy(environment, params)
-        returns = [episode_return(env, act, spec.max_steps, seed) for seed in range(60)]
+        # A thousand steps of MuJoCo take their time.
+        num_episodes = 8 if environment in CONTINUOUS else 60
+        returns = [episode_return(env, act, spec.max_steps, seed) for seed in range(num_episodes)]
         # Four standard errors of the difference of both means; gymnasium's reward of MountainCar
         # is -1 on the last step too, hence the one.
-        error = told["return_std"] * np.sqrt(1.0 / 60 + 1.0 / told["num_episodes"])
+        error = told["return_std"] * np.sqrt(1.0 / num_episodes + 1.0 / told["num_episodes"])
         assert abs(np.mean(returns) - told["return_mean"]) < 4.0 * error + 1.5, told
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+DISCRETE = [name for name in ENVIRONMENTS if name not in CONTINUOUS]
+
+
+@pytest.mark.parametrize("environment", DISCRETE)
 def test_greedy_act_takes_the_best_action_and_keeps_its_identity(environment, key):
     act, shipped = greedy_act(environment), load_policies(environment)
     assert act is greedy_act(environment)
     spec = envs.make(environment).spec
     for obs in 0.05 * jax.random.normal(key, (5, spec.obs_size)):
-        values = q_values(spec, DQN_CONFIGS[environment], shipped.test, obs)
+        values = q_values(spec, POLICY_CONFIGS[environment], shipped.test, obs)
         action = act(key, shipped.test, obs)
         assert action.dtype == jnp.int32
         assert int(action) == int(np.argmax(values))
         assert int(action) == numpy_policy(environment, shipped.test)(np.asarray(obs))
 
 
-def saved(tmp_path, key, environment="cart_pole"):
-    init = make_dqn(envs.make(environment).spec, DQN_CONFIGS[environment]).init
-    pure = jax.vmap(init)(jax.random.split(key, 2)).params
-    test = init(jax.random.fold_in(key, 7)).params
-    rows = jnp.array([[6.0, 0.5], [10.0, 0.325]])
-    save_policies(tmp_path, environment, pure, rows, test, {"method": "dqn"})
-    return pure, rows, test
+def fresh_policies(environment, key):
+    """Untrained policies of the right sizes: two pure ones and one of the test."""
+    init = (
+        algorithm(environment).make(envs.make(environment).spec, POLICY_CONFIGS[environment]).init
+    )
+    params = jax.jit(jax.vmap(lambda key: init(key).params))(jax.random.split(key, 3))
+    return jax.tree.map(lambda leaf: leaf[:2], params), jax.tree.map(lambda leaf: leaf[2], params)
 
 
-def test_what_is_read_is_what_was_written(tmp_path, key):
-    pure, rows, test = saved(tmp_path, key)
-    read = load_policies("cart_pole", tmp_path)
+@pytest.mark.optimizes
+@pytest.mark.parametrize("environment", CONTINUOUS)
+def test_greedy_act_is_the_actor_and_keeps_its_identity(environment, key):
+    act, (_, params) = greedy_act(environment), fresh_policies(environment, key)
+    assert act is greedy_act(environment)
+    params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
+    for obs in jax.random.normal(key, (5, envs.make(environment).spec.obs_size)):
+        expected = numpy_policy(environment, params)(np.asarray(obs))
+        np.testing.assert_allclose(act(key, params, obs), expected, rtol=1e-4, atol=1e-5)
+
+
+ROWS = {
+    "cart_pole": jnp.array([[6.0, 0.5], [10.0, 0.325]]),
+    "half_cheetah": jnp.array([[1.4, 0.6], [0.6, 0.6]]),
+}
+
+
+def saved(tmp_path, key, environment="cart_pole", backend=""):
+    pure, test = fresh_policies(environment, key)
+    facts = {"train_seconds": 3.0}
+    save_policies(tmp_path, environment, pure, ROWS[environment], test, facts, backend)
+    return pure, ROWS[environment], test
+
+
+@pytest.mark.optimizes
+@pytest.mark.parametrize(
+    ("environment", "backend", "method"),
+    [("cart_pole", "", "dqn"), ("half_cheetah", "mujoco", "td3")],
+)
+def test_what_is_read_is_what_was_written(tmp_path, key, environment, backend, method):
+    pure, rows, test = saved(tmp_path, key, environment, backend)
+    read = load_policies(environment, tmp_path, backend)
     jax.tree.map(np.testing.assert_array_equal, read.pure, pure)
     jax.tree.map(np.testing.assert_array_equal, read.test, test)
     np.testing.assert_array_equal(read.pure_covariates, rows)
-    assert read.sidecar["method"] == "dqn"
+    told = read.sidecar
+    assert (told["environment"], told["backend"], told["method"]) == (environment, backend, method)
+    assert told[method]["hidden"] == list(POLICY_CONFIGS[environment].hidden)
+    assert told[method]["learning_rate"] == POLICY_CONFIGS[environment].learning_rate
+    assert told["train_seconds"] == 3.0
 
 
+@pytest.mark.optimizes
+@pytest.mark.parametrize("trained", ["mujoco", "mjx"])
+def test_backends_of_the_same_physics_are_interchangeable(tmp_path, key, trained):
+    saved(tmp_path, key, "half_cheetah", trained)
+    for backend in ("mujoco", "mjx", None):
+        load_policies("half_cheetah", tmp_path, backend)
+    with pytest.raises(
+        ValueError, match=f"backend '{trained}' of half_cheetah.* not those of 'generalized'"
+    ):
+        load_policies("half_cheetah", tmp_path, "generalized")
+
+
+@pytest.mark.optimizes
+def test_policies_trained_on_other_physics_are_refused(tmp_path, key):
+    saved(tmp_path, key, "half_cheetah", "generalized")
+    load_policies("half_cheetah", tmp_path, "generalized")
+    with pytest.raises(ValueError, match=r"backend 'generalized'.* --backend=mujoco --out"):
+        load_policies("half_cheetah", tmp_path, "mujoco")
+
+
+@pytest.mark.optimizes
+def test_policies_of_another_environment_are_refused_by_name(tmp_path, key):
+    saved(tmp_path, key)
+    for ending in ("npz", "json"):
+        shutil.copy(tmp_path / f"cart_pole.{ending}", tmp_path / f"mountain_car.{ending}")
+    with pytest.raises(
+        ValueError, match=r"mountain_car\.npz holds policies for cart_pole, not for mountain_car"
+    ):
+        load_policies("mountain_car", tmp_path)
+
+
+@pytest.mark.optimizes
+def test_policies_from_before_there_were_backends_are_read(tmp_path, key):
+    saved(tmp_path, key)
+    path = tmp_path / "cart_pole.json"
+    sidecar = json.loads(path.read_text("utf8"))
+    del sidecar["backend"]
+    path.write_text(json.dumps(sidecar), "utf8")
+    load_policies("cart_pole", tmp_path)
+
+
+@pytest.mark.optimizes
+def test_policies_of_another_learner_are_refused(tmp_path, key, monkeypatch):
+    saved(tmp_path, key)
+    changed = POLICY_CONFIGS | {"cart_pole": TD3Config(hidden=(32, 32))}
+    monkeypatch.setattr(policies, "POLICY_CONFIGS", changed)
+    with pytest.raises(ValueError, match=r"was trained by dqn, the code now has td3"):
+        load_policies("cart_pole", tmp_path)
+
+
+@pytest.mark.optimizes
 def test_the_same_policies_have_the_same_checksum(tmp_path, key):
     for name in ("a", "b"):
         saved(tmp_path / name, key)
@@ -141,6 +281,7 @@ def test_the_same_policies_have_the_same_checksum(tmp_path, key):
     assert sums[0] == sums[1]
 
 
+@pytest.mark.optimizes
 def test_a_changed_file_is_refused(tmp_path, key):
     saved(tmp_path, key)
     path = tmp_path / "cart_pole.npz"
@@ -153,14 +294,16 @@ def test_a_changed_file_is_refused(tmp_path, key):
         load_policies("cart_pole", tmp_path)
 
 
+@pytest.mark.optimizes
 def test_policies_of_another_network_are_refused(tmp_path, key, monkeypatch):
     saved(tmp_path, key)
-    changed = DQN_CONFIGS | {"cart_pole": policies.DQNConfig(hidden=(7,))}
-    monkeypatch.setattr(policies, "DQN_CONFIGS", changed)
+    changed = POLICY_CONFIGS | {"cart_pole": policies.DQNConfig(hidden=(7,))}
+    monkeypatch.setattr(policies, "POLICY_CONFIGS", changed)
     with pytest.raises(ValueError, match=r"hidden=\[32, 32\], the code now has \[7\]"):
         load_policies("cart_pole", tmp_path)
 
 
+@pytest.mark.optimizes
 @pytest.mark.parametrize("absent", ["cart_pole.npz", "cart_pole.json"])
 def test_absent_policies_say_how_to_make_them(tmp_path, key, absent):
     saved(tmp_path, key)
@@ -170,8 +313,8 @@ def test_absent_policies_say_how_to_make_them(tmp_path, key, absent):
 
 
 def test_unknown_environments_are_refused():
-    with pytest.raises(ValueError, match="no DQN settings for 'half_cheetah'"):
-        policies.dqn_config("half_cheetah")
+    with pytest.raises(ValueError, match="no policy settings for 'hopper'"):
+        policies.policy_config("hopper")
 
 
 def test_the_sidecar_is_plain_json():

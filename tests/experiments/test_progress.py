@@ -22,7 +22,7 @@ from experiments.workdir import Workdir
 from persim_jax import checkpoints
 from persim_jax.checkpoints import CorruptCheckpointError
 from persim_jax.models.base import ModelParams
-from persim_jax.training import TrainConfig, TrainState
+from persim_jax.training import DivergedError, TrainConfig, TrainState
 from tests.experiments.jobs import curve_of, quiet_display, tiny
 
 CONFIG = TrainConfig(num_epochs=4, batch_size=8, polish_rounds=2)
@@ -130,6 +130,37 @@ def test_an_altered_checkpoint_is_refused_by_name_and_the_one_before_it_serves(t
     folder.rmdir()
     assert train(tmp_path, 6) == 3
     assert [line["epoch"] for line in curve_of(tmp_path)] == [1, 2, 3, 4, 5, 6]
+
+
+def diverge(path: Path, after: int, seconds: float) -> str:
+    """What a training says that leaves the finite numbers after some good epochs."""
+    display = quiet_display()
+    with (
+        pytest.raises(DivergedError) as told,
+        display.stage(Workdir(path, tiny()), "fit", CONFIG.num_rounds) as stage,
+        monitored_training(path, CONFIG, stage, seconds) as monitor,
+    ):
+        start = int(monitor.restore(state_at(0)).epoch)
+        for epoch in range(start + 1, after + 1):
+            monitor.on_epoch(state_at(epoch), losses_of(epoch))
+        raise DivergedError("member 3 is lost")
+    return str(told.value)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1000.0])
+def test_divergence_names_the_last_good_checkpoint_which_can_be_used(tmp_path, seconds):
+    folder = tmp_path / "checkpoints"
+    expected = f"member 3 is lost. The last good checkpoint, of epoch 3, is {folder / '3'}"
+    assert diverge(tmp_path, 3, seconds) == expected
+    found = checkpoints.restore(folder, 3, state_at(0))
+    np.testing.assert_array_equal(found.params.weights["w"], state_at(3).params.weights["w"])
+    # A second try starts there and says the same.
+    assert diverge(tmp_path, 3, seconds) == expected
+
+
+def test_divergence_in_the_first_epoch_leaves_no_checkpoint(tmp_path):
+    assert diverge(tmp_path, 0, 0.0).endswith("There is no checkpoint: no epoch ended well")
+    assert checkpoints.latest_step(tmp_path / "checkpoints") is None
 
 
 def events(path: Path) -> list[event_pb2.Event]:

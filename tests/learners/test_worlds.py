@@ -38,15 +38,16 @@ ALWAYS_TWO = Learner(
 )
 
 
-def play(key, end, num_steps, hold=0.0, max_hold=1):
+def play(key, end, num_steps, hold=0.0, max_hold=1, max_steps=6):
     """Steps one environment; returns the rows and the worlds after each step."""
     params = jnp.asarray(end)
     start_key, steps_key = jax.random.split(key)
 
     def one(world, key):
         after, row = interact(
-            CLOCK, ALWAYS_TWO, max_hold, key, (), params, world, jnp.zeros(()), jnp.asarray(hold)
-        )
+            CLOCK, ALWAYS_TWO, max_hold, max_steps, key, (), params, world, jnp.zeros(()),
+            jnp.asarray(hold),
+        )  # fmt: skip
         return after, (row, after)
 
     keys = jax.random.split(steps_key, num_steps)
@@ -67,6 +68,13 @@ def test_a_time_limit_starts_a_new_episode_and_is_no_termination(key):
     np.testing.assert_array_equal(rows.next_obs[:, 0], [1, 2, 3, 4, 5, 6, 1, 2])
     np.testing.assert_array_equal(rows.terminated, np.zeros(8))
     np.testing.assert_array_equal(worlds.age, [1, 2, 3, 4, 5, 0, 1, 2])
+
+
+def test_episodes_of_training_may_be_cut_shorter_and_that_is_no_termination(key):
+    rows, worlds = play(key, end=100.0, num_steps=5, max_steps=2)
+    np.testing.assert_array_equal(rows.next_obs[:, 0], [1, 2, 1, 2, 1])
+    np.testing.assert_array_equal(rows.terminated, np.zeros(5))
+    np.testing.assert_array_equal(worlds.age, [1, 0, 1, 0, 1])
 
 
 def test_without_holding_the_learner_acts(key):

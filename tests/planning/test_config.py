@@ -50,7 +50,7 @@ def test_samplers_of_continuous_actions_refuse_discrete_ones_and_say_what_to_use
 
 
 def test_random_shooting_refuses_continuous_actions_and_names_the_others():
-    with pytest.raises(ValueError, match="plane has continuous.*'cem', 'icem' or 'mppi'"):
+    with pytest.raises(ValueError, match=r"plane has continuous.*'cem', 'icem' or 'mppi'"):
         make_sampler(spec_of(), PlannerConfig())
 
 

@@ -123,8 +123,8 @@ def test_the_box_and_what_is_outside_of_it():
 
 def test_discrete_and_unbounded_actions_are_refused_by_name():
     discrete = base.EnvSpec("cart", ("x",), (), 2, (), (), 10, 1.0)
-    with pytest.raises(ValueError, match="'icem' draws continuous.*cart has discrete.*shooting"):
+    with pytest.raises(ValueError, match=r"'icem' draws continuous.*cart has discrete.*shooting"):
         gaussian.require_box("icem", discrete)
     for low, high in [((-np.inf,), (1.0,)), ((0.0,), (0.0,)), ((np.nan,), (1.0,))]:
-        with pytest.raises(ValueError, match="plane has from .* give finite bounds"):
+        with pytest.raises(ValueError, match=r"plane has from .* give finite bounds"):
             gaussian.require_box("cem", spec_of(low, high))

@@ -62,7 +62,7 @@ def test_in_the_next_decision_kept_plans_are_one_step_on_with_a_fresh_last_actio
     assert last.std() > 0.2
     # It has the distribution of the last action of a fresh candidate.
     assert abs(last.mean() - actions[:, 2:, 1].mean()) < 0.1
-    assert not np.isin(last, actions[:, 2:, 1]).any()
+    assert len(np.unique(last)) > 900  # the rest is clipped to a bound
 
 
 def test_the_shifted_mean_repeats_its_last_action_and_rounds_begin_again():
@@ -92,7 +92,7 @@ def test_nothing_is_kept_where_nothing_is_to_be_kept(key):
     state = updated(sampler)
     assert state.kept.shape == (0, 2, 1)
     actions, _ = sampler.sample(key, sampler.shift(state))
-    assert len(np.unique(actions)) == actions.size
+    assert not np.isin(actions, ACTIONS[:4]).any()
 
 
 def test_ties_fall_to_kept_and_to_drawn_plans_alike(key):
