@@ -1,7 +1,7 @@
 """HalfCheetah: a planar runner with six motors, with masses and joint damping as covariates.
 
-The physics are those of gymnasium's HalfCheetah-v5, a MuJoCo model, stepped five times 0.01 s by one
-of several backends. The 18 coordinates of an observation are the mean x velocity of the last
+The physics are those of gymnasium's HalfCheetah-v5, a MuJoCo model, stepped five times 0.01 s by
+one of several backends. The 18 coordinates of an observation are the mean x velocity of the last
 control step, (x - x_prev) / dt, the positions without x and the velocities, so that the reward,
 
     r = obs'[0] - 0.1 * sum(a^2),

@@ -195,7 +195,7 @@ def load_policies(
             )
     sidecar = json.loads(sidecar_path.read_text(encoding="utf8"))
     if backend is None:
-        backend = getattr(envs.make(environment).spec, "backend", "")
+        backend = envs.make(environment).spec.backend
     _check_purpose(environment, backend, path, sidecar)
     _check_content(environment, path, sidecar)
     with np.load(path, allow_pickle=False) as stored:

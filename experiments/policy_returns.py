@@ -98,11 +98,7 @@ def returns_by_agent(
 
 def make_env(lanes: Lanes) -> envs.Env:
     """Returns the environment that the lanes are trained and measured in."""
-    return (
-        envs.make(lanes.environment, lanes.backend)
-        if lanes.backend
-        else envs.make(lanes.environment)
-    )
+    return envs.make(lanes.environment, lanes.backend or None)
 
 
 def returns_of_everyone(

@@ -180,7 +180,7 @@ def make_simulators(
             wall_s=seconds, precision=settings.train.precision,
         )  # fmt: skip
         rows, speed = measure_training(workdir, dataset, settings)
-        stage.step(settings.train.num_rounds, f"{stage.note}; {speed}")
+        stage.note += f"; {speed}"
         # The sidecar of the simulators is written last: with it the stage counts as done.
         workdir.add([row, *rows])
         stage.watch.lap()

@@ -47,7 +47,7 @@ def measure_training(
         ),
     ]  # fmt: skip
     text = (
-        f"{_flops_text(achieved)}, {achieved / highest:.1%} of a large matrix product's "
+        f"{_flops_text(achieved)}, {100 * achieved / highest:.2g} % of a large matrix product's "
         f"{_flops_text(highest)} ({train.precision}, mesh {shape})"
     )
     return rows, text + (", compilation included" if compiled else "")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from persim_jax.precision import dot_general
 
@@ -43,6 +44,12 @@ def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     return initialize
 
 
+def standardize(x: jax.Array) -> jax.Array:
+    """(x - mean) / sqrt(variance + 1e-5) over the last axis, `[..., F] -> [..., F]`."""
+    centered = x - x.mean(axis=-1, keepdims=True)
+    return centered * lax.rsqrt(jnp.square(centered).mean(axis=-1, keepdims=True) + 1e-5)
+
+
 class MLP(nn.Module):
     """Dense layers with an activation between them and, by default, none after the last.
 
@@ -55,6 +62,8 @@ class MLP(nn.Module):
       activate_final: Whether the activation also follows the last layer.
       initializer: "torch" (uniform kernels and biases, `uniform_fan_in`) or "lecun" (normal
         kernels, zero biases). Not called `init`, which is flax's own method.
+      layer_norm: Whether the inputs of every activation are brought to mean 0 and variance 1 over
+        the features of a layer (Ba et al., 2016; without its trained scale and shift).
 
     Raises:
       ValueError: When it is built with a name that is none of these or without features.
@@ -64,6 +73,7 @@ class MLP(nn.Module):
     activation: str = "relu"
     activate_final: bool = False
     initializer: str = "torch"
+    layer_norm: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
@@ -84,7 +94,7 @@ class MLP(nn.Module):
         for index, width in enumerate(self.features):
             x = self._dense(width, fan_in=x.shape[-1], name=f"dense_{index}")(x)
             if self.activate_final or index + 1 < len(self.features):
-                x = activation(x)
+                x = activation(standardize(x) if self.layer_norm else x)
         return x
 
     def _dense(self, width: int, fan_in: int, name: str) -> nn.Dense:

@@ -17,7 +17,7 @@ from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, FactorNormalizer, factor_model
 from persim_jax.normalizer import identity
 
-FORMAT = "persim_jax.PersonalizedSimulators/1"
+FORMAT = "persim_jax.PersonalizedSimulators/2"
 
 
 class Stored(NamedTuple):
@@ -98,5 +98,5 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
 def _params_shape(config: FactorConfig) -> ModelParams:
     """Structure of the ensemble, without computing anything."""
     weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
-    unit = identity(config.obs_size)
-    return ModelParams(weights, FactorNormalizer(unit, unit))
+    inputs, unit = identity(config.input_size), identity(config.obs_size)
+    return ModelParams(weights, FactorNormalizer(inputs, unit, jnp.ones(config.obs_size)))

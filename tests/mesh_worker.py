@@ -23,7 +23,7 @@ from tests.test_training import SCALES, make_data, regression
 
 SHAPES = ((1, 8), (5, 1), (2, 4), (4, 2))
 SIZE = 64
-CONFIG = TrainConfig(num_epochs=2, batch_size=24, learning_rate=0.05, polish_steps=100)
+CONFIG = TrainConfig(num_epochs=2, batch_size=24, learning_rate=0.05, polish_steps=40)
 
 
 def begin(num_members, mesh, seed=1):

@@ -192,7 +192,7 @@ REFUSED = {
         plain(evaluation__planning_episodes=0),
         r"config\.evaluation\.planning_episodes is 0: it must be at least 1",
     ),
-    "field of mesh": (plain(mesh__devices=3), r"config\.mesh has no field devices: it has batch, m"),
+    "field of mesh": (plain(mesh__size=3), r"config\.mesh has no field size: it has batch, member"),
     "no devices": (plain(mesh__batch=0), r"config\.mesh: batch is 0: give a number of devices"),
     "too many devices": (
         plain(mesh__batch=512),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from persim_jax.networks import ACTIVATIONS, MLP, uniform_fan_in
+from persim_jax.networks import ACTIVATIONS, MLP, standardize, uniform_fan_in
 
 NUMPY_ACTIVATIONS = {
     "relu": lambda x: np.maximum(x, 0.0),
@@ -94,3 +94,18 @@ def test_wrong_input_width_is_refused(key):
     params = network.init(key, jnp.zeros(3))
     with pytest.raises(flax.errors.ScopeParamShapeError):
         network.apply(params, jnp.zeros(4))
+
+
+def test_layer_normalisation_standardises_what_activations_see():
+    x = np.random.default_rng(0).normal(3.0, 5.0, (4, 6)).astype(np.float32)
+    expected = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(standardize(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5)
+    plain, normed = (MLP((5, 2), layer_norm=on) for on in (False, True))
+    params = plain.init(jax.random.key(0), jnp.zeros(6))
+    hidden = jnp.asarray(x) @ params["params"]["dense_0"]["kernel"]
+    hidden = jax.nn.relu(standardize(hidden + params["params"]["dense_0"]["bias"][None]))
+    out = hidden @ params["params"]["dense_1"]["kernel"] + params["params"]["dense_1"]["bias"][None]
+    np.testing.assert_allclose(normed.apply(params, jnp.asarray(x)), out, rtol=1e-4, atol=1e-5)
+    # However far the input, what comes out stays bounded.
+    far = normed.apply(params, jnp.asarray(x) * 1e6)
+    assert float(jnp.abs(far).max()) < 10 < float(jnp.abs(plain.apply(params, x * 1e6)).max())

@@ -95,15 +95,15 @@ def factor_params(config, seed=0):
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(factor_model(config).init, jax.random.key(0))
     draw = lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32)  # noqa: E731
-    size = config.obs_size
     obs, delta = (
         Normalizer(
             mean=jnp.asarray(rng.normal(size=size), jnp.float32),
             std=jnp.asarray(rng.uniform(0.3, 3.0, size), jnp.float32),
         )
-        for _ in range(2)
+        for size in (config.input_size, config.obs_size)
     )
-    return ModelParams(jax.tree.map(draw, shapes), FactorNormalizer(obs, delta))
+    normalizer = FactorNormalizer(obs, delta, jnp.ones(config.obs_size))
+    return ModelParams(jax.tree.map(draw, shapes), normalizer)
 
 
 def cache_size(function):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import warnings
 from collections.abc import Iterator
@@ -33,13 +34,15 @@ def load() -> Any:
     model = base_model().__copy__()
     with _quiet(), lenient(), jax.ensure_compile_time_eval(), jax.enable_x64(True):
         try:
-            import brax.generalized.pipeline
-            import brax.mjx.pipeline
-            from brax.io import mjcf
+            # Both pipelines, so that the noise of importing them is over with.
+            for pipeline in ("brax.mjx.pipeline", "brax.generalized.pipeline"):
+                importlib.import_module(pipeline)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"This backend of HalfCheetah needs Brax and MuJoCo's MJX: {INSTALL}"
             ) from error
+        from brax.io import mjcf
+
         return jax.tree.map(np.asarray, mjcf.load_model(model))
 
 
@@ -53,11 +56,13 @@ def arrays(tree: Tree) -> Tree:
 def lenient() -> Iterator[None]:
     """Allows what Brax does while it is traced, and a caller may have forbidden.
 
-    It relies on broadcasting and on mixed dtypes, and reads a deprecated field of MJX.
+    It relies on broadcasting and on mixed dtypes, and reads deprecated fields of MJX. Products of
+    float32 are products of float32, also where an accelerator would rather round its factors.
     """
     ranks, dtypes = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")
-    with ranks, dtypes, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Accessing `ncon` directly", DeprecationWarning)
+    products = jax.default_matmul_precision("highest")
+    with ranks, dtypes, products, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing `.*` directly from `Data`", DeprecationWarning)
         yield
 
 

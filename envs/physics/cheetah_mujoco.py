@@ -90,7 +90,7 @@ def _advance_batch(
     """However many times the step is mapped over, its rows are one batch."""
     del in_batched
     states = _advance(rows.reshape(-1, _ROW))
-    return states.reshape(axis_size, -1, _NUM_STATES), True
+    return states.reshape(axis_size, rows.shape[1], _NUM_STATES), True
 
 
 def _call(rows: jax.Array) -> jax.Array:

@@ -52,10 +52,13 @@ class PersimConfig:
     state_features: tuple[int, ...] = (32,)
     action_features: tuple[int, ...] = ()
     activation: str = "tanh"
+    layer_norm: bool = False
+    angles: tuple[int, ...] = ()
     skip: bool = True
     ensemble_size: int = 5
     normalize_obs: bool = True
     normalize_delta: bool = True
+    target: str = "delta"
     agent_start: float | None = 1.0
     agent_penalty: float = 0.0
     huber: float = 0.0

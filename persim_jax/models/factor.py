@@ -10,71 +10,28 @@ models differs by initialisation and by the order of its minibatches.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import DynamicsModel, History, ModelParams
-from persim_jax.networks import MLP, uniform_fan_in
+from persim_jax.models.factor_network import (
+    ABSOLUTE_RATIO,
+    FactorNetwork,
+    encode,
+)
+from persim_jax.models.factor_network import FactorConfig as FactorConfig
+from persim_jax.models.factor_network import FactorNormalizer as FactorNormalizer
+from persim_jax.models.factor_network import factor_product as factor_product
+from persim_jax.models.factor_network import state_inputs as state_inputs
+from persim_jax.models.factor_network import trunk as trunk_of
+from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
-from persim_jax.precision import dot_general
 from persim_jax.types import Metrics, Transitions
-
-
-@dataclasses.dataclass(frozen=True)
-class FactorConfig:
-    """Sizes and choices of the factor model; hashable.
-
-    Attributes:
-      num_agents: Rows of the agent table, N.
-      obs_size: D.
-      action_size: Number of discrete actions, or width A of a continuous one.
-      discrete: Whether actions are integers.
-      rank: r, the number of latent factors.
-      state_features: Widths of the state encoder's hidden layers.
-      action_features: Widths of the action encoder's hidden layers; none makes it one linear map.
-      activation: "relu", "swish" or "tanh".
-      skip: Give the state encoder's last layer the state itself beside the hidden features, so
-        that what is linear in the state stays linear outside the data.
-      ensemble_size: M.
-      normalize_obs: Scale the inputs of the state encoder by their statistics in the data.
-      normalize_delta: Scale the targets, so that every coordinate counts alike in the loss.
-      agent_start: Initial value of the agent encoder's shared bias; None draws it as PyTorch does.
-        At 1 every agent starts as the population.
-      agent_penalty: Weight of the mean square of an agent's own embedding row in the loss, which
-        holds an agent with little data close to the population.
-      huber: Scaled error from which the loss grows linearly and no longer as the square, so that
-        rare jumps (a wall) do not drown what is smooth; 0 is the squared loss throughout.
-    """
-
-    num_agents: int
-    obs_size: int
-    action_size: int
-    discrete: bool
-    rank: int
-    state_features: tuple[int, ...] = (256,)
-    action_features: tuple[int, ...] = ()
-    activation: str = "relu"
-    skip: bool = False
-    ensemble_size: int = 5
-    normalize_obs: bool = False
-    normalize_delta: bool = False
-    agent_start: float | None = None
-    agent_penalty: float = 0.0
-    huber: float = 0.0
-
-
-class FactorNormalizer(NamedTuple):
-    """Scaling of the state encoder's input and of the target."""
-
-    obs: Normalizer
-    delta: Normalizer
 
 
 class BoundFactor(NamedTuple):
@@ -87,7 +44,8 @@ class BoundFactor(NamedTuple):
       bias: `[M, X, D]`.
       action_weights: Weights of the action encoder, used when actions are continuous.
       obs_normalizer: Scaling of the inputs.
-      delta_mean: `[D]`, added to every difference.
+      delta_mean: `[D]`, added to every target.
+      carry: `[D]`, see `FactorNormalizer`.
     """
 
     trunk: Any
@@ -96,71 +54,7 @@ class BoundFactor(NamedTuple):
     action_weights: Any
     obs_normalizer: Normalizer
     delta_mean: jax.Array
-
-
-class FactorNetwork(nn.Module):
-    """One member: three encoders and their product."""
-
-    config: FactorConfig
-
-    def setup(self) -> None:
-        """Declares the three encoders."""
-        c = self.config
-        # PyTorch's linear layer on a one-hot agent is an embedding row plus a shared bias.
-        row_init = uniform_fan_in(c.num_agents)
-        bias_init = row_init if c.agent_start is None else nn.initializers.constant(c.agent_start)
-        self.agent_encoder = nn.Embed(c.num_agents, c.rank, embedding_init=row_init)
-        self.agent_bias = self.param("agent_bias", bias_init, (c.rank,))
-        self.state_trunk = MLP(c.state_features, c.activation, activate_final=True)
-        head_init = uniform_fan_in(c.state_features[-1] + c.skip * c.obs_size)
-        self.state_head = nn.Dense(
-            c.obs_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head",
-            dot_general=dot_general,
-        )  # fmt: skip
-        self.action_encoder = MLP((*c.action_features, c.rank), c.activation)
-
-    def agent_factors(self, agent: jax.Array) -> jax.Array:
-        """u(n): `[...] -> [..., r]`."""
-        row = self.agent_encoder(agent)
-        return row + self.agent_bias.reshape((1,) * (row.ndim - 1) + (-1,))
-
-    def state_features(self, obs: jax.Array) -> jax.Array:
-        """Inputs of the state encoder's last layer: scaled `[..., D] -> [..., F]`."""
-        hidden = self.state_trunk(obs)
-        return jnp.concatenate([hidden, obs], axis=-1) if self.config.skip else hidden
-
-    def state_factors(self, obs: jax.Array) -> jax.Array:
-        """v(s): scaled `[..., D] -> [..., D, r]`."""
-        flat = self.state_head(self.state_features(obs))
-        return flat.reshape(*flat.shape[:-1], self.config.obs_size, self.config.rank)
-
-    def action_factors(self, actions: jax.Array) -> jax.Array:
-        """w(a): `[...]` int32 or `[..., A] -> [..., r]`."""
-        return self.action_encoder(encode(self.config, actions))
-
-    def __call__(self, agent: jax.Array, obs: jax.Array, actions: jax.Array) -> jax.Array:
-        """Scaled difference `[..., D]`: the sum over l of u_l(n) v_l(s, d) w_l(a)."""
-        u, v, w = self.agent_factors(agent), self.state_factors(obs), self.action_factors(actions)
-        return factor_product(u, v, w)
-
-
-def factor_product(u: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
-    """delta_d = sum over l of u_l v_{d, l} w_l.
-
-    Args:
-      u: Agent factors `[..., r]`.
-      v: State factors `[..., D, r]`.
-      w: Action factors `[..., r]`.
-
-    Returns:
-      Differences of states `[..., D]`.
-    """
-    return jnp.sum(u[..., None, :] * v * w[..., None, :], axis=-1)
-
-
-def encode(config: FactorConfig, actions: jax.Array) -> jax.Array:
-    """Float inputs of the action encoder: one-hot if discrete, the action itself otherwise."""
-    return jax.nn.one_hot(actions, config.action_size) if config.discrete else actions
+    carry: jax.Array
 
 
 def predict_delta(
@@ -176,10 +70,10 @@ def predict_delta(
       action: `[]` int32 or `[A]`.
 
     Returns:
-      Predicted next_obs - obs, `[M, D]`.
+      Predicted next_obs - carry * obs, `[M, D]`: differences where `target` is "delta".
     """
     network, norm = FactorNetwork(config), params.normalizer
-    scaled = normalizer_lib.apply(norm.obs, obs)
+    scaled = normalizer_lib.apply(norm.obs, state_inputs(config, obs))
     deltas = jax.vmap(lambda w: network.apply({"params": w}, agent, scaled, action))(params.weights)
     return normalizer_lib.invert(norm.delta, deltas)
 
@@ -210,20 +104,31 @@ def factor_model(config: FactorConfig) -> DynamicsModel:
 def _init(config: FactorConfig, key: jax.Array) -> Any:
     network = FactorNetwork(config)
     action = jnp.zeros((), jnp.int32) if config.discrete else jnp.zeros(config.action_size)
-    agent, obs = jnp.zeros((), jnp.int32), jnp.zeros(config.obs_size)
+    agent, inputs = jnp.zeros((), jnp.int32), jnp.zeros(config.input_size)
 
     def init_member(member: jax.Array) -> Any:
-        return network.init(jax.random.fold_in(key, member), agent, obs, action)["params"]
+        return network.init(jax.random.fold_in(key, member), agent, inputs, action)["params"]
 
     return jax.vmap(init_member)(jnp.arange(config.ensemble_size))
 
 
 def _fit_normalizer(config: FactorConfig, data: Transitions) -> FactorNormalizer:
     unit = normalizer_lib.identity(config.obs_size)
-    obs = normalizer_lib.fit(data.obs) if config.normalize_obs else unit
-    if not config.normalize_delta:
-        return FactorNormalizer(obs, unit)
-    return FactorNormalizer(obs, normalizer_lib.fit(data.next_obs - data.obs))
+    obs = normalizer_lib.identity(config.input_size)
+    if config.normalize_obs:
+        obs = normalizer_lib.fit(state_inputs(config, data.obs))
+    carry = jnp.ones(config.obs_size)
+    if config.target == "auto":
+        moved = (data.next_obs - data.obs).std(axis=0)
+        carry = jnp.where(data.next_obs.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
+    delta = normalizer_lib.fit(_target(carry, data)) if config.normalize_delta else unit
+    return FactorNormalizer(obs, delta, carry)
+
+
+def _target(carry: jax.Array, data: Transitions) -> jax.Array:
+    """What is predicted, in raw units, `[..., D]`."""
+    carried = data.obs * carry.reshape((1,) * (data.obs.ndim - 1) + (-1,))
+    return data.next_obs - carried
 
 
 def _loss(
@@ -231,8 +136,8 @@ def _loss(
 ) -> tuple[jax.Array, Metrics]:
     del key
     network, norm = FactorNetwork(config), params.normalizer
-    obs = normalizer_lib.apply(norm.obs, batch.obs)
-    target = normalizer_lib.apply(norm.delta, batch.next_obs - batch.obs)
+    obs = normalizer_lib.apply(norm.obs, state_inputs(config, batch.obs))
+    target = normalizer_lib.apply(norm.delta, _target(norm.carry, batch))
 
     def member_loss(weights: Any, agent: Any, obs: Any, actions: Any, target: Any) -> Any:
         predicted = network.apply({"params": weights}, agent, obs, actions)
@@ -281,6 +186,7 @@ def _bind(
         action_weights=params.weights["action_encoder"],
         obs_normalizer=norm.obs,
         delta_mean=norm.delta.mean,
+        carry=norm.carry,
     )
 
 
@@ -302,15 +208,16 @@ def _step(
     config: FactorConfig, key: jax.Array, bound: BoundFactor, obs: jax.Array, encoded: jax.Array
 ) -> jax.Array:
     del key
-    trunk = MLP(config.state_features, config.activation, activate_final=True)
+    trunk = trunk_of(config)
 
     def member(weights: Any, kernel: Any, bias: Any, obs: Any, weight: Any) -> jax.Array:
-        scaled = normalizer_lib.apply(bound.obs_normalizer, obs)
+        scaled = normalizer_lib.apply(bound.obs_normalizer, state_inputs(config, obs))
         features = trunk.apply({"params": weights}, scaled)
         if config.skip:
             features = jnp.concatenate([features, scaled])
         columns = (features @ kernel.reshape(kernel.shape[0], -1)).reshape(bias.shape) + bias
-        return obs + jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
+        moved = jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
+        return bound.carry * obs + moved
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
     return jax.vmap(member)(bound.trunk, bound.kernel, bound.bias, obs, weights)

@@ -106,7 +106,7 @@ def test_what_is_printed_says_each_stage_in_a_line(smoke):
     stages = ["data", "fit persim", "prediction persim", "planning persim", "planning true_env"]
     for line, stage in zip(lines[1:], [*stages, "report"], strict=True):
         assert re.match(rf"{stage}\b.* \(\d+\.\d s\)$", line)
-    speed = r"epoch \d+, loss .*; .* [MGT]FLOP/s, [\d.]+% of a large matrix product's .* \(highest, "
+    speed = r"epoch \d+, loss .*; .* [MG]FLOP/s, [\d.]+ % of a large matrix product's .* \(highest"
     assert re.search(speed, lines[2])
 
 

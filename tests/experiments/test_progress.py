@@ -134,16 +134,19 @@ def test_an_altered_checkpoint_is_refused_by_name_and_the_one_before_it_serves(t
 
 def diverge(path: Path, after: int, seconds: float) -> str:
     """What a training says that leaves the finite numbers after some good epochs."""
-    display = quiet_display()
-    with (
-        pytest.raises(DivergedError) as told,
-        display.stage(Workdir(path, tiny()), "fit", CONFIG.num_rounds) as stage,
-        monitored_training(path, CONFIG, stage, seconds) as monitor,
-    ):
-        start = int(monitor.restore(state_at(0)).epoch)
-        for epoch in range(start + 1, after + 1):
-            monitor.on_epoch(state_at(epoch), losses_of(epoch))
-        raise DivergedError("member 3 is lost")
+
+    def run() -> None:
+        with (
+            quiet_display().stage(Workdir(path, tiny()), "fit", CONFIG.num_rounds) as stage,
+            monitored_training(path, CONFIG, stage, seconds) as monitor,
+        ):
+            start = int(monitor.restore(state_at(0)).epoch)
+            for epoch in range(start + 1, after + 1):
+                monitor.on_epoch(state_at(epoch), losses_of(epoch))
+            raise DivergedError("member 3 is lost")
+
+    with pytest.raises(DivergedError) as told:
+        run()
     return str(told.value)
 
 

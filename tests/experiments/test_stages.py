@@ -273,7 +273,7 @@ def test_an_altered_checkpoint_and_altered_simulators_are_named(tmp_path, unbrok
 @pytest.mark.slow
 def test_training_that_diverges_says_which_member_and_when(tmp_path):
     config = tiny(train__learning_rate=1e30)
-    told = r"member\(s\) \[0, 1\] is not finite in epoch 1 from step \d+ of .* There is no checkpoint"
+    told = r"member\(s\) \[0, 1\] is not finite in epoch 1 from step .* There is no checkpoint"
     with pytest.raises(DivergedError, match=told):
         simulators_of(tmp_path, config)
     assert not (tmp_path / "simulators").exists()

@@ -41,8 +41,8 @@ def test_rows_and_words_say_what_was_reached_and_what_could_be(
     rate = lambda precision, mesh: {"highest": 1e9, "bf16": 4e9}[precision] * mesh.size  # noqa: E731
     monkeypatch.setattr(throughput, "measured_product_rate", rate)
     (train, product), text = measure_training(where, dataset, persim_config(config))
-    # 8 agents' 4 steps make one minibatch of 32 for each of two members: 4 coordinates -> 8 hidden,
-    # with the 4 themselves -> 4 x 5 factors; 2 actions -> 5 factors.
+    # Minibatches of 32 for each of two members: 4 coordinates -> 8 hidden, with the 4 themselves
+    # -> 4 x 5 factors; 2 actions -> 5 factors.
     one = 2 * 32 * (2 * 4 * 8 + 3 * (8 + 4) * 20 + 2 * 2 * 5)
     count = 2 * (dataset.mask.sum() // 32)
     assert train["flops_per_epoch"] == count * one
@@ -53,7 +53,7 @@ def test_rows_and_words_say_what_was_reached_and_what_could_be(
     assert product["value"] == {"highest": 1e9, "bf16": 4e9}[precision]
     for row in (train, product):
         assert (row["precision"], row["mesh"]) == (precision, "1x1")
-    shares = {"highest": "0.1%", "bf16": "0.0%"}
+    shares = {"highest": "0.026 %", "bf16": "0.0064 %"}
     assert f"{shares[precision]} of a large matrix product's " in text
     assert text.endswith(f" GFLOP/s ({precision}, mesh 1x1)")
 

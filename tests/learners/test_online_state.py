@@ -78,6 +78,30 @@ def test_one_after_the_other_is_side_by_side():
     assert_sequential_is_side_by_side(DRIFTING, rtol=1e-5, atol=1e-5)
 
 
+def assert_turns_are_agents_alone(learner, config):
+    env, keys, heard = probes.make(True), jax.random.split(jax.random.key(0), 3), []
+    train(learner, config, save=lambda state: heard.append(host(state)))
+    for agent in range(3):
+        own, alone = slice(agent, agent + 1), []
+        train_online(
+            env,
+            learner,
+            config,
+            keys[own],
+            PROBES[own],
+            NEVER[own],
+            save=lambda state, alone=alone: alone.append(host(state)),
+        )
+        for one, together in zip(alone, heard, strict=True):
+            of_agent = jax.tree.map(lambda leaf, own=own: leaf[own], together[1:])
+            jax.tree.map(np.testing.assert_array_equal, one[1:], of_agent)
+
+
+def test_an_agent_that_takes_turns_is_one_that_is_trained_alone_bit_for_bit():
+    # So that agents may be trained in several processes and put together afterwards.
+    assert_turns_are_agents_alone(DRIFTING, SEQUENTIAL)
+
+
 TD3 = make_td3(probes.make(True).spec, TD3Config(hidden=(8,), learning_rate=1e-2))
 
 
@@ -85,6 +109,12 @@ TD3 = make_td3(probes.make(True).spec, TD3Config(hidden=(8,), learning_rate=1e-2
 @pytest.mark.optimizes
 def test_td3s_one_after_the_other_are_td3s_side_by_side():
     assert_sequential_is_side_by_side(TD3, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.optimizes
+def test_td3s_that_take_turns_are_td3s_alone_bit_for_bit():
+    assert_turns_are_agents_alone(TD3, SEQUENTIAL)
 
 
 def test_an_agent_that_reached_its_target_costs_nothing_where_agents_take_turns():
@@ -101,6 +131,15 @@ def test_an_agent_that_reached_its_target_costs_nothing_where_agents_take_turns(
     np.testing.assert_array_equal(seen[-1].lanes.learner, [8.0, 58.0, 8.0])
     # What is said of a frozen agent is what it reached.
     np.testing.assert_array_equal(heard[-1].mean_returns[jnp.array([0, 2])], [1.0, 1.0])
+
+
+both_ways = pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(CONFIG, id="side by side", marks=pytest.mark.slow),
+        pytest.param(SEQUENTIAL, id="in turns"),
+    ],
+)
 
 
 class Killed(BaseException):
@@ -133,7 +172,7 @@ def assert_resumes(learner, config, folder, targets=NEVER):
         assert_same(one, other)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SEQUENTIAL], ids=["side by side", "in turns"])
+@both_ways
 def test_a_resumed_training_is_an_unbroken_one_bit_for_bit(config, tmp_path):
     # An agent that was done before the kill stays as it was.
     assert_resumes(DRIFTING, config, tmp_path, jnp.array([1.0, jnp.inf, jnp.inf]))
@@ -159,7 +198,7 @@ def test_a_training_that_was_done_when_it_was_killed_is_not_continued(tmp_path):
     assert_same(again, kept)
 
 
-@pytest.mark.parametrize("config", [CONFIG, SEQUENTIAL], ids=["side by side", "in turns"])
+@both_ways
 def test_numbers_that_are_not_finite_stop_training_by_name_after_the_last_good_state(config):
     # Probe 2 shows its number in the observation: only there the learner overflows, at step 31.
     def update(key, count, batch):
@@ -175,6 +214,7 @@ def test_numbers_that_are_not_finite_stop_training_by_name_after_the_last_good_s
     assert np.isfinite(seen[-1].lanes.learner).all()
 
 
+@pytest.mark.slow
 def test_returns_that_are_not_finite_stop_training_too():
     # An action that is no number makes rewards that are none, and leaves the learner as it was.
     def act(key, count, obs, explore):

@@ -32,6 +32,8 @@ configs = st.builds(
     action_features=st.sampled_from([(), (4,)]),
     activation=st.sampled_from(["relu", "tanh"]),
     skip=st.booleans(),
+    layer_norm=st.booleans(),
+    angles=st.sampled_from([(), (0,)]),
     ensemble_size=st.sampled_from([1, 3]),
 )
 
@@ -81,8 +83,9 @@ def predict_twice(config, params, agents, obs, actions):
 def test_a_bound_model_predicts_the_same_numbers_as_an_unbound_one(config, normalized):
     params = factor_params(config)
     if not normalized:
-        unit = identity(config.obs_size)
-        params = params._replace(normalizer=FactorNormalizer(unit, unit))
+        inputs, unit = identity(config.input_size), identity(config.obs_size)
+        carry = np.float32([1, 0, 1])
+        params = params._replace(normalizer=FactorNormalizer(inputs, unit, carry))
     folded, unfolded = predict_twice(config, params, *queries(config))
     assert folded.shape == (7, 7, config.ensemble_size, config.obs_size)
     np.testing.assert_allclose(folded, unfolded, rtol=2e-4, atol=2e-5)

@@ -12,6 +12,7 @@ from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import (
     FactorConfig,
     FactorNormalizer,
+    state_inputs,
     agent_factors,
     factor_model,
     predict_delta,
@@ -47,7 +48,7 @@ def by_hand():
         },
     }
     unit = Normalizer(mean=jnp.zeros(1), std=jnp.ones(1))
-    return config, ModelParams(weights, FactorNormalizer(unit, unit))
+    return config, ModelParams(weights, FactorNormalizer(unit, unit, jnp.ones_like(unit.mean)))
 
 
 def test_a_prediction_and_its_loss_by_hand():
@@ -102,5 +103,44 @@ def test_the_normalizer_is_taken_from_the_data_and_folds_into_raw_units():
     deltas = predict(config, params, np.int32([0]), obs[1:], np.int32([1]))
     np.testing.assert_allclose(deltas[:, 0, 0], [24 * 1.5 + 2.5, 48 * 1.5 + 2.5])
     raw = factor_model(dataclasses.replace(config, normalize_obs=False, normalize_delta=False))
-    for part in raw.fit_normalizer(data):
+    for part in raw.fit_normalizer(data)[:2]:
         np.testing.assert_array_equal([part.mean, part.std], [[0.0], [1.0]])
+
+
+def noisy_coordinates(rows=4000):
+    """Two coordinates: a slow walk, and one that is drawn anew at each step."""
+    rng = np.random.default_rng(0)
+    obs = rng.normal(size=(rows, 2)).astype(np.float32)
+    walk = obs[:, 0] + 0.1 * rng.normal(size=rows)
+    next_obs = np.stack([walk, rng.normal(size=rows)], axis=1).astype(np.float32)
+    return Transitions(
+        agent=None, obs=obs, actions=None, rewards=None, next_obs=next_obs, terminated=None
+    )
+
+
+def test_a_coordinate_that_does_not_carry_over_is_predicted_itself():
+    data = noisy_coordinates()
+    config, _ = by_hand()
+    config = dataclasses.replace(config, obs_size=2, normalize_delta=True)
+    plain = factor_model(config).fit_normalizer(data)
+    np.testing.assert_array_equal(plain.carry, [1.0, 1.0])
+    fitted = factor_model(dataclasses.replace(config, target="auto")).fit_normalizer(data)
+    np.testing.assert_array_equal(fitted.carry, [1.0, 0.0])
+    np.testing.assert_allclose(fitted.delta.std, [0.1, 1.0], rtol=0.05)
+    # Independent draws: the difference has twice the variance, and the share is 1 / sqrt(2).
+    np.testing.assert_allclose(plain.delta.std, [0.1, 2**0.5], rtol=0.05)
+    with pytest.raises(ValueError, match="target 'absolute' is unknown"):
+        dataclasses.replace(config, target="absolute")
+
+
+def test_a_full_turn_of_an_angle_changes_no_input_of_the_state_encoder():
+    config, _ = by_hand()
+    config = dataclasses.replace(config, obs_size=3, angles=(1,))
+    assert config.input_size == 4
+    obs = jnp.array([0.5, 0.3, -2.0])
+    inputs = state_inputs(config, obs)
+    np.testing.assert_allclose(inputs, [0.5, np.sin(0.3), -2.0, np.cos(0.3)], rtol=1e-6)
+    turned = state_inputs(config, obs.at[1].add(2 * np.pi))
+    np.testing.assert_allclose(turned, inputs, atol=1e-6)
+    with pytest.raises(ValueError, match=r"angles are \(3,\)"):
+        dataclasses.replace(config, angles=(3,))

@@ -1,0 +1,186 @@
+"""The network of the factor model, one member: three encoders and their product."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from persim_jax.networks import MLP, uniform_fan_in
+from persim_jax.normalizer import Normalizer
+from persim_jax.precision import dot_general
+
+TARGETS = ("delta", "auto")
+ABSOLUTE_RATIO = 0.75
+"""A coordinate is predicted itself where its standard deviation is below this share of that of its
+difference. Of a coordinate whose steps do not depend on each other the share is 1 / sqrt(2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorConfig:
+    """Sizes and choices of the factor model; hashable.
+
+    Attributes:
+      num_agents: Rows of the agent table, N.
+      obs_size: D.
+      action_size: Number of discrete actions, or width A of a continuous one.
+      discrete: Whether actions are integers.
+      rank: r, the number of latent factors.
+      state_features: Widths of the state encoder's hidden layers.
+      action_features: Widths of the action encoder's hidden layers; none makes it one linear map.
+      activation: "relu", "swish" or "tanh".
+      layer_norm: Standardise the inputs of the state encoder's activations over a layer, which
+        bounds what it makes of states outside the data.
+      angles: Coordinates of the observation that are angles, which the state encoder sees as sine
+        and cosine: what is the same after a full turn should look the same.
+      skip: Give the state encoder's last layer the state itself beside the hidden features, so
+        that what is linear in the state stays linear outside the data.
+      ensemble_size: M.
+      normalize_obs: Scale the inputs of the state encoder by their statistics in the data.
+      normalize_delta: Scale the targets, so that every coordinate counts alike in the loss.
+      target: "delta" predicts differences, as the paper. "auto" predicts the next value itself of a
+        coordinate that hardly carries over, see `ABSOLUTE_RATIO`.
+      agent_start: Initial value of the agent encoder's shared bias; None draws it as PyTorch does.
+        At 1 every agent starts as the population.
+      agent_penalty: Weight of the mean square of an agent's own embedding row in the loss, which
+        holds an agent with little data close to the population.
+      huber: Scaled error from which the loss grows linearly and no longer as the square, so that
+        rare jumps (a wall) do not drown what is smooth; 0 is the squared loss throughout.
+    """
+
+    num_agents: int
+    obs_size: int
+    action_size: int
+    discrete: bool
+    rank: int
+    state_features: tuple[int, ...] = (256,)
+    action_features: tuple[int, ...] = ()
+    activation: str = "relu"
+    layer_norm: bool = False
+    angles: tuple[int, ...] = ()
+    skip: bool = False
+    ensemble_size: int = 5
+    normalize_obs: bool = False
+    normalize_delta: bool = False
+    target: str = "delta"
+    agent_start: float | None = None
+    agent_penalty: float = 0.0
+    huber: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses what would silently be another choice."""
+        if self.target not in TARGETS:
+            raise ValueError(f"target {self.target!r} is unknown: use one of {TARGETS}")
+        wrong = [angle for angle in self.angles if not 0 <= angle < self.obs_size]
+        if wrong or len(set(self.angles)) < len(self.angles):
+            raise ValueError(
+                f"angles are {self.angles}: name each coordinate of the observation once, from 0 to "
+                f"{self.obs_size - 1}"
+            )
+
+    @property
+    def input_size(self) -> int:
+        """Numbers that the state encoder sees, I."""
+        return self.obs_size + len(self.angles)
+
+
+class FactorNormalizer(NamedTuple):
+    """Scaling of the state encoder's input and of the target.
+
+    Attributes:
+      obs: Of the state encoder's input, `[I]`.
+      delta: Of the target, next_obs - carry * obs.
+      carry: `[D]`, 1 where the target is a difference and 0 where it is the next value itself.
+    """
+
+    obs: Normalizer
+    delta: Normalizer
+    carry: jax.Array
+
+
+class FactorNetwork(nn.Module):
+    """One member: three encoders and their product."""
+
+    config: FactorConfig
+
+    def setup(self) -> None:
+        """Declares the three encoders."""
+        c = self.config
+        # PyTorch's linear layer on a one-hot agent is an embedding row plus a shared bias.
+        row_init = uniform_fan_in(c.num_agents)
+        bias_init = row_init if c.agent_start is None else nn.initializers.constant(c.agent_start)
+        self.agent_encoder = nn.Embed(c.num_agents, c.rank, embedding_init=row_init)
+        self.agent_bias = self.param("agent_bias", bias_init, (c.rank,))
+        self.state_trunk = trunk(c)
+        head_init = uniform_fan_in(c.state_features[-1] + c.skip * c.input_size)
+        self.state_head = nn.Dense(
+            c.obs_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head",
+            dot_general=dot_general,
+        )  # fmt: skip
+        self.action_encoder = MLP((*c.action_features, c.rank), c.activation)
+
+    def agent_factors(self, agent: jax.Array) -> jax.Array:
+        """u(n): `[...] -> [..., r]`."""
+        row = self.agent_encoder(agent)
+        return row + self.agent_bias.reshape((1,) * (row.ndim - 1) + (-1,))
+
+    def state_features(self, inputs: jax.Array) -> jax.Array:
+        """Inputs of the state encoder's last layer: scaled `[..., I] -> [..., F]`."""
+        hidden = self.state_trunk(inputs)
+        return jnp.concatenate([hidden, inputs], axis=-1) if self.config.skip else hidden
+
+    def state_factors(self, inputs: jax.Array) -> jax.Array:
+        """v(s): scaled `[..., I] -> [..., D, r]`."""
+        flat = self.state_head(self.state_features(inputs))
+        return flat.reshape(*flat.shape[:-1], self.config.obs_size, self.config.rank)
+
+    def action_factors(self, actions: jax.Array) -> jax.Array:
+        """w(a): `[...]` int32 or `[..., A] -> [..., r]`."""
+        return self.action_encoder(encode(self.config, actions))
+
+    def __call__(self, agent: jax.Array, inputs: jax.Array, actions: jax.Array) -> jax.Array:
+        """Scaled difference `[..., D]`: the sum over l of u_l(n) v_l(s, d) w_l(a)."""
+        u, v = self.agent_factors(agent), self.state_factors(inputs)
+        w = self.action_factors(actions)
+        return factor_product(u, v, w)
+
+
+def factor_product(u: jax.Array, v: jax.Array, w: jax.Array) -> jax.Array:
+    """delta_d = sum over l of u_l v_{d, l} w_l.
+
+    Args:
+      u: Agent factors `[..., r]`.
+      v: State factors `[..., D, r]`.
+      w: Action factors `[..., r]`.
+
+    Returns:
+      Differences of states `[..., D]`.
+    """
+    return jnp.sum(u[..., None, :] * v * w[..., None, :], axis=-1)
+
+
+def trunk(config: FactorConfig) -> MLP:
+    """The state encoder's hidden layers."""
+    return MLP(
+        config.state_features, config.activation, activate_final=True, layer_norm=config.layer_norm
+    )
+
+
+def state_inputs(config: FactorConfig, obs: jax.Array) -> jax.Array:
+    """What the state encoder sees, before scaling: `[..., D] -> [..., I]`.
+
+    The sines of the angles stand in their places, the cosines at the end.
+    """
+    if not config.angles:
+        return obs
+    angles = jnp.asarray(config.angles)
+    turned = obs[..., angles]
+    return jnp.concatenate([obs.at[..., angles].set(jnp.sin(turned)), jnp.cos(turned)], axis=-1)
+
+
+def encode(config: FactorConfig, actions: jax.Array) -> jax.Array:
+    """Float inputs of the action encoder: one-hot if discrete, the action itself otherwise."""
+    return jax.nn.one_hot(actions, config.action_size) if config.discrete else actions
