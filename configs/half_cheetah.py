@@ -20,9 +20,13 @@ def get_config(variant: str = "") -> ConfigDict:
         config.train.batch_size = 1024
         return config
     config.train.update({"batch_size": 1024, "learning_rate": 1e-3, "schedule": "cosine"})
+    # Chosen on the validation agents. The test policy runs faster than the data do, so what counts
+    # is what the model makes of states that it has not seen: standardised layers keep it bounded,
+    # and the velocities of joints, which hardly carry over a step, are predicted themselves.
+    config.model.update({"layer_norm": True, "target": "auto"})
     if config.variant == "default":
-        config.model.update({"state_features": (256,) * 3, "action_features": (128, 128)})
-        config.train.num_epochs = 6
+        config.model.update({"state_features": (256, 256), "action_features": (128, 128)})
+        config.train.num_epochs = 12
         # On two cores an episode of a thousand decisions takes minutes.
         config.evaluation.update(
             {"planning_episodes": 1, "planning_agents": "printed", "episodes_per_call": 1}
@@ -30,6 +34,6 @@ def get_config(variant: str = "") -> ConfigDict:
     else:
         config.model.action_features = (16,)
         config.train.batch_size = 256
-        config.planner.update({"num_candidates": 8, "num_elites": 4, "chunk_size": 8})
-        config.evaluation.update({"planning_episodes": 1, "planning_agents": "printed"})
+        config.planner.update({"num_candidates": 8, "num_elites": 4})
+        config.evaluation.planning_agents = "printed"
     return config

@@ -14,6 +14,7 @@ from persim_jax.evaluation.prediction import COMBINE
 from persim_jax.mesh import MeshConfig, shape_of
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PersimConfig
+from persim_jax.models.factor_network import TARGETS
 from persim_jax.networks import ACTIVATIONS
 from persim_jax.planning.mpc import PlannerConfig, make_sampler
 from persim_jax.training import TrainConfig
@@ -106,6 +107,7 @@ def persim_config(config: Mapping[str, Any]) -> PersimConfig:
         model["agent_start"] = None
     settings = _typed(PersimConfig, model | {"train": train, "mesh": mesh}, "config.model")
     _one_of("model.activation", settings.activation, ACTIVATIONS)
+    _one_of("model.target", settings.target, TARGETS)
     for name in ("rank", "ensemble_size", "state_features", "action_features"):
         value = getattr(settings, name)
         sizes = value if isinstance(value, tuple) else (value,)

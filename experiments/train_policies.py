@@ -8,6 +8,7 @@ killed goes on with the same command.
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -204,6 +205,8 @@ def main(argv: Sequence[str]) -> None:
     """Parses the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    # That there is no TPU is no news.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     environment, out = FLAGS.environment, pathlib.Path(FLAGS.out)
     recipe = RECIPES[environment]
     try:

@@ -54,6 +54,8 @@ def test_configs_build_for_their_environment_and_are_accepted(name, variant):
 def test_sizes_are_those_of_the_contracts(name):
     # Planning, policy and prediction episodes of contracts.md; agents of protocol.md.
     sizes = {"smoke": (2, 2, 2, 20), "default": (10, 100, 200, 500), "paper": (20, 100, 200, 500)}
+    if name == "half_cheetah":  # an episode of a thousand decisions takes minutes on two cores
+        sizes["default"] = (1, 100, 200, 500)
     for variant, expected in sizes.items():
         config = config_of(name, variant)
         evaluation = config.evaluation
@@ -84,6 +86,23 @@ def test_the_paper_variant_is_the_authors(name, rank, batch_size, bonus):
     assert (planner.num_candidates, planner.horizon, planner.bonus_weight) == (1000, 50, bonus)
     prediction = config.prediction
     assert (prediction.warm_up, prediction.num_steps, prediction.combine) == (10, 50, "mean")
+
+
+def test_the_paper_variant_of_half_cheetah_is_the_authors():
+    config = config_of("half_cheetah", "paper")
+    assert (config.model.rank, config.train.batch_size) == (15, 1024)
+    assert config.model.state_features == (512,) * 4
+    assert config.model.action_features == (512, 512)
+    assert (config.model.activation, config.model.ensemble_size) == ("relu", 5)
+    assert config.model.normalize_obs
+    assert config.model.normalize_delta
+    assert not any(config.model[name] for name in ("skip", "layer_norm", "angles", "huber"))
+    assert (config.model.target, config.evaluation.planning_agents) == ("delta", "all")
+    train, planner = config.train, config.planner
+    assert (train.num_epochs, train.learning_rate, train.schedule) == (300, 1e-3, "halve")
+    assert (planner.sampler, planner.num_candidates, planner.horizon) == ("cem", 200, 30)
+    assert (planner.num_rounds, planner.num_elites, planner.smoothing) == (6, 50, 0.1)
+    assert planner.init_std == (0.3, 0.6)
 
 
 @pytest.mark.parametrize(("name", "variant"), CASES)
@@ -174,7 +193,7 @@ REFUSED = {
     ),
     "field of evaluation": (
         plain(evaluation__episodes=3),
-        r"config\.evaluation has no field episodes: it has planning_episodes, policy_episodes",
+        r"config\.evaluation has no field episodes: it has episodes_per_call, planning_agents, ",
     ),
     "combine": (
         plain(prediction__combine="mode"),
@@ -213,6 +232,16 @@ REFUSED = {
     "no members": (plain(model__ensemble_size=0), r"config\.model\.ensemble_size is 0: sizes must"),
     "spares": (plain(model__spare_members=-1), r"config\.model\.spare_members is -1"),
     "sampler": (plain(planner__sampler="cem?"), r"config\.planner: sampler 'cem\?' is unknown"),
+    "episodes that do not divide": (
+        plain(evaluation__episodes_per_call=3, evaluation__planning_episodes=10),
+        r"config\.evaluation\.episodes_per_call is 3: it must divide planning_episodes, 10",
+    ),
+    "planning agents": (
+        plain(evaluation__planning_agents="some"),
+        r"config\.evaluation\.planning_agents is 'some': use one of all, printed",
+    ),
+    "backend": (plain(environment="half_cheetah", backend="spring"), "ignores joint damping"),
+    "target": (plain(model__target="next"), r"target 'next' is unknown"),
     "chunks": (plain(planner__chunk_size=7), r"config\.planner: chunk_size 7 must divide"),
 }
 

@@ -94,8 +94,19 @@ def _advance_batch(
 
 
 def _call(rows: jax.Array) -> jax.Array:
-    shape = jax.ShapeDtypeStruct((rows.shape[0], _NUM_STATES), rows.dtype)
-    return jax.pure_callback(_simulate, shape, rows)
+    # Whether JAX knows 64 bits is a setting of each thread. The callback runs on another one,
+    # where a float64 may be refused: what is handed over are words of 32 bits.
+    bits = jax.lax.bitcast_convert_type(rows, jnp.uint32)
+    shape = jax.ShapeDtypeStruct((rows.shape[0], _NUM_STATES, *bits.shape[2:]), bits.dtype)
+    return jax.lax.bitcast_convert_type(jax.pure_callback(_callback, shape, bits), rows.dtype)
+
+
+def _callback(bits: Any) -> np.ndarray:
+    """`_simulate` on words `[B, 26]` of float32 or `[B, 26, 2]` of float64."""
+    bits = np.ascontiguousarray(bits)
+    dtype = np.float32 if bits.ndim == 2 else np.float64
+    states = _simulate(bits.reshape(len(bits), math.prod(bits.shape[1:])).view(dtype))
+    return states.view(np.uint32).reshape(len(bits), _NUM_STATES, *bits.shape[2:])
 
 
 class _Pool(NamedTuple):
@@ -118,9 +129,8 @@ def _pool(pid: int) -> _Pool:
     return _Pool(rollout.Rollout(nthread=threads), scratch, threading.Lock())
 
 
-def _simulate(rows: Any) -> np.ndarray:
+def _simulate(rows: np.ndarray) -> np.ndarray:
     """Steps `rows [B, 26]` to states `[B, 18]` on the host, in double precision."""
-    rows = np.asarray(rows)
     wide = rows.astype(np.float64)
     count = len(wide)
     models = [_cached_model(mass, damping) for mass, damping in wide[:, -2:].tolist()]

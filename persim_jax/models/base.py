@@ -55,6 +55,7 @@ class DynamicsModel(NamedTuple):
       fit_normalizer: `(Transitions) -> normalizer`, computed once before training.
       loss: `(params, batch, key) -> (losses [M], metrics)`; `batch` is `Transitions` with leaves
         `[M, B, ...]`. Members must not meet: the gradient of the sum trains each on its own.
+        A loss is a mean over its B transitions, so that a batch may be split over devices.
       bind: `(params, agent [], history or None) -> bound`, a pytree that holds whatever can be
         computed once for one agent: folded factors, a context.
       encode_actions: `(bound, actions) -> encoded`, hoisted out of rollouts. Any leading axes of

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import mesh as mesh_lib
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import DynamicsModel, History, ModelParams
 from persim_jax.models.factor_network import (
@@ -32,6 +33,9 @@ from persim_jax.models.factor_network import trunk as trunk_of
 from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
 from persim_jax.types import Metrics, Transitions
+
+WIDE = 128
+"""Width of a state encoder's layer from which members are stepped one by one on a CPU."""
 
 
 class BoundFactor(NamedTuple):
@@ -70,12 +74,12 @@ def predict_delta(
       action: `[]` int32 or `[A]`.
 
     Returns:
-      Predicted next_obs - carry * obs, `[M, D]`: differences where `target` is "delta".
+      Predicted next_obs - obs, `[M, D]`.
     """
     network, norm = FactorNetwork(config), params.normalizer
     scaled = normalizer_lib.apply(norm.obs, state_inputs(config, obs))
     deltas = jax.vmap(lambda w: network.apply({"params": w}, agent, scaled, action))(params.weights)
-    return normalizer_lib.invert(norm.delta, deltas)
+    return normalizer_lib.invert(norm.delta, deltas) + ((norm.carry - 1) * obs)[None]
 
 
 def agent_factors(config: FactorConfig, params: ModelParams) -> jax.Array:
@@ -220,4 +224,9 @@ def _step(
         return bound.carry * obs + moved
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
-    return jax.vmap(member)(bound.trunk, bound.kernel, bound.bias, obs, weights)
+    ensemble = (bound.trunk, bound.kernel, bound.bias, obs, weights)
+    # On a CPU one product for each member is faster than a batched one, where layers are wide.
+    if max(config.state_features) >= WIDE and mesh_lib.resolved_chunk(mesh_lib.AUTO) == 1:
+        single = [jax.tree.map(lambda leaf, m=m: leaf[m], ensemble) for m in range(obs.shape[0])]
+        return jnp.stack([member(*arguments) for arguments in single])
+    return jax.vmap(member)(*ensemble)

@@ -77,8 +77,8 @@ class FactorConfig:
         wrong = [angle for angle in self.angles if not 0 <= angle < self.obs_size]
         if wrong or len(set(self.angles)) < len(self.angles):
             raise ValueError(
-                f"angles are {self.angles}: name each coordinate of the observation once, from 0 to "
-                f"{self.obs_size - 1}"
+                f"angles are {self.angles}: name each coordinate of the observation once, from 0 "
+                f"to {self.obs_size - 1}"
             )
 
     @property

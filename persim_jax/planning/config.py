@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
+from persim_jax import mesh
 from persim_jax.planning.cem import cem
 from persim_jax.planning.icem import icem
 from persim_jax.planning.mppi import mppi
@@ -13,6 +14,7 @@ from persim_jax.planning.samplers import Sampler, random_shooting
 from persim_jax.types import Spec
 
 PROPAGATE = ("members", "mean")
+CPU_CHUNK = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +26,9 @@ class PlannerConfig:
       num_candidates: K.
       horizon: H.
       bonus_weight: Weight of the task's planning bonus in a candidate's score.
-      chunk_size: Candidates rolled out together; 0 is all of them. On a CPU a chunk that fits the
-        cache is faster; on an accelerator take all.
+      chunk_size: Candidates rolled out together; 0 is all of them, right for an accelerator. -1
+        leaves it to the device: on a CPU the largest divisor of K up to `CPU_CHUNK`, whose
+        states stay in the cache.
       propagate: "members": each member rolls out its own states, as in the paper's text. "mean":
         all members step from the mean of their states, as in the authors' code for continuous
         actions.
@@ -44,7 +47,7 @@ class PlannerConfig:
     num_candidates: int = 1000
     horizon: int = 50
     bonus_weight: float = 0.0
-    chunk_size: int = 0
+    chunk_size: int = -1
     propagate: str = "members"
     num_rounds: int = 6
     num_elites: int = 50
@@ -63,6 +66,11 @@ class PlannerConfig:
         _check_sizes(self)
         _check_numbers(self)
 
+    def resolved_chunk(self) -> int:
+        """`chunk_size` on JAX's default device, 0 for all candidates together."""
+        divisors = (n for n in range(1, CPU_CHUNK + 1) if self.num_candidates % n == 0)
+        return mesh.resolved_chunk(self.chunk_size, on_cpu=max(divisors))
+
 
 def _check_sizes(config: PlannerConfig) -> None:
     """Refuses sizes that are not positive or do not fit each other."""
@@ -71,8 +79,11 @@ def _check_sizes(config: PlannerConfig) -> None:
         raise ValueError(
             f"num_candidates {c.num_candidates} and horizon {c.horizon} must be positive"
         )
-    if c.chunk_size < 0 or (c.chunk_size and c.num_candidates % c.chunk_size):
-        raise ValueError(f"chunk_size {c.chunk_size} must divide num_candidates {c.num_candidates}")
+    if c.chunk_size < -1 or (c.chunk_size > 0 and c.num_candidates % c.chunk_size):
+        raise ValueError(
+            f"chunk_size {c.chunk_size} must divide num_candidates {c.num_candidates}, or be 0 for "
+            "all or -1 for what suits the device"
+        )
     if c.num_rounds < 1:
         raise ValueError(f"num_rounds is {c.num_rounds}: a decision has at least 1")
     if c.sampler in ("cem", "icem") and not 2 <= c.num_elites <= c.num_candidates:

@@ -106,6 +106,7 @@ def plan(
     Returns:
       The action, and the sampler's state shifted to the next step.
     """
+    chunk = config.resolved_chunk()
 
     def score_chunk(keys: jax.Array, actions: jax.Array) -> jax.Array:
         encoded = model.encode_actions(bound, actions)
@@ -120,9 +121,9 @@ def plan(
         key_sample, key_model = jax.random.split(key)
         actions, state = sampler.sample(key_sample, state)
         keys = jax.random.split(key_model, actions.shape[0])
-        if config.chunk_size:
-            chunks = actions.reshape(-1, config.chunk_size, *actions.shape[1:])
-            keys = keys.reshape(-1, config.chunk_size)
+        if chunk:
+            chunks = actions.reshape(-1, chunk, *actions.shape[1:])
+            keys = keys.reshape(-1, chunk)
             scores = lax.map(lambda xs: score_chunk(*xs), (keys, chunks)).reshape(-1)
         else:
             scores = score_chunk(keys, actions)

@@ -8,13 +8,17 @@ import pytest
 import envs
 from envs import covariates
 
-# HalfCheetah, which needs brax, has a file of its own.
-NAMES = ("mountain_car", "cart_pole")
 
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=envs.ENV_NAMES)
 def env(request):
     return envs.make(request.param)
+
+
+def actions(env, value, num_agents, dtype=jnp.float32):
+    """Returns the same action for each agent: `value [N]`, or `[N, A]` where it is continuous."""
+    if env.spec.discrete:
+        return jnp.full(num_agents, value, jnp.int32)
+    return jnp.full((num_agents, env.spec.action_size), value, dtype)
 
 
 def reset_agents(env, num_agents=500):
@@ -32,14 +36,23 @@ def test_make_returns_the_same_hashable_record(env):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"'pendulum'.*mountain_car, cart_pole"):
+    with pytest.raises(ValueError, match=r"'pendulum'.*mountain_car, cart_pole, half_cheetah"):
         envs.make("pendulum")
+
+
+@pytest.mark.parametrize("name", ["mountain_car", "cart_pole"])
+def test_where_there_is_no_choice_of_backends_only_auto_is_one(name):
+    assert envs.make(name, "auto") is envs.make(name, None) is envs.make(name)
+    assert envs.make(name).spec.backend == ""
+    with pytest.raises(ValueError, match=rf"{name} has no backends.*'mjx'.*'auto'"):
+        envs.make(name, "mjx")
 
 
 def test_spec_agrees_with_the_covariate_table(env):
     assert env.spec.covariate_names == covariates.get(env.spec.name).names
-    assert env.spec.discrete
-    assert env.spec.action_size == env.spec.num_actions
+    assert len(env.spec.action_low) == len(env.spec.action_high)
+    assert env.spec.action_size == (env.spec.num_actions or len(env.spec.action_low))
+    assert env.spec.discrete == (not env.spec.action_low)
 
 
 def test_covariates_of_the_wrong_shape_are_refused(env):
@@ -54,7 +67,7 @@ def test_500_agents_in_one_vmap_give_500_next_states(env):
     obs = jnp.full((500, env.spec.obs_size), 0.03)
     keys = jax.random.split(jax.random.key(1), 500)
     states = jax.vmap(env.state_from_obs)(obs, params)
-    stepped = jax.vmap(env.step)(keys, states, jnp.zeros(500, jnp.int32), params)
+    stepped = jax.vmap(env.step)(keys, states, actions(env, 0, 500), params)
     next_obs = np.asarray(jax.vmap(env.observe)(stepped, params))
     assert next_obs.shape == (500, env.spec.obs_size)
     assert len(np.unique(next_obs, axis=0)) == 500
@@ -70,7 +83,7 @@ def test_state_from_obs_is_the_inverse_of_observe(env):
 def test_a_state_from_obs_continues_as_the_state_itself(env):
     params, states = reset_agents(env, 20)
     step = jax.vmap(env.step)
-    keys, action = jax.random.split(jax.random.key(2), 20), jnp.ones(20, jnp.int32)
+    keys, action = jax.random.split(jax.random.key(2), 20), actions(env, 1, 20)
     for _ in range(5):
         states = step(keys, states, action, params)
     rebuilt = jax.vmap(env.state_from_obs)(jax.vmap(env.observe)(states, params), params)
@@ -86,9 +99,10 @@ def test_a_state_from_obs_continues_as_the_state_itself(env):
 def test_dtypes_are_those_of_the_inputs_and_none_is_weak(env, dtype):
     params = env.params(np.full(len(env.spec.covariate_names), 0.5, dtype))
     state = env.reset(jax.random.key(0), params)
-    stepped = env.step(jax.random.key(0), state, jnp.asarray(1, jnp.int32), params)
+    (action,) = actions(env, 1, 1, dtype)
+    stepped = env.step(jax.random.key(0), state, action, params)
     obs = env.observe(stepped, params)
-    reward = env.reward(obs, jnp.asarray(1, jnp.int32), obs)
+    reward = env.reward(obs, action, obs)
     bonus = env.planning_bonus(obs[None])
     for leaf in jax.tree.leaves((params, state, stepped, obs, reward, bonus)):
         assert leaf.dtype == dtype
@@ -108,9 +122,9 @@ def test_a_second_call_compiles_nothing(env):
     params, state = reset_agents(env, 8)
     keys = jax.random.split(jax.random.key(3), 8)
     for action in (0, 1):
-        state = step(keys, state, jnp.full(8, action, jnp.int32), params)
+        state = step(keys, state, actions(env, action, 8), params)
     other = covariates.make_agents(env.spec.name, 8, seed=1).covariates
-    step(keys, state, jnp.zeros(8, jnp.int32), jax.vmap(env.params)(other))
+    step(keys, state, actions(env, 0, 8), jax.vmap(env.params)(other))
     assert traces == [env.spec.name]
 
 

@@ -1,5 +1,6 @@
 """The shipped policies: what is read is what was written, and they earn what their sidecar says."""
 
+import functools
 import json
 import shutil
 
@@ -148,7 +149,7 @@ def test_shipped_policies_earn_in_gymnasium_what_their_sidecar_says(environment)
         env = physics_of(environment, told["covariates"])
         act = numpy_policy(environment, params)
         # A thousand steps of MuJoCo take their time.
-        num_episodes = 8 if environment in CONTINUOUS else 60
+        num_episodes = 16 if environment in CONTINUOUS else 60
         returns = [episode_return(env, act, spec.max_steps, seed) for seed in range(num_episodes)]
         # Four standard errors of the difference of both means; gymnasium's reward of MountainCar
         # is -1 on the last step too, hence the one.
@@ -172,19 +173,20 @@ def test_greedy_act_takes_the_best_action_and_keeps_its_identity(environment, ke
         assert int(action) == numpy_policy(environment, shipped.test)(np.asarray(obs))
 
 
-def fresh_policies(environment, key):
+@functools.cache
+def fresh_policies(environment):
     """Untrained policies of the right sizes: two pure ones and one of the test."""
     init = (
         algorithm(environment).make(envs.make(environment).spec, POLICY_CONFIGS[environment]).init
     )
-    params = jax.jit(jax.vmap(lambda key: init(key).params))(jax.random.split(key, 3))
+    params = jax.jit(jax.vmap(lambda key: init(key).params))(jax.random.split(jax.random.key(0), 3))
     return jax.tree.map(lambda leaf: leaf[:2], params), jax.tree.map(lambda leaf: leaf[2], params)
 
 
 @pytest.mark.optimizes
 @pytest.mark.parametrize("environment", CONTINUOUS)
 def test_greedy_act_is_the_actor_and_keeps_its_identity(environment, key):
-    act, (_, params) = greedy_act(environment), fresh_policies(environment, key)
+    act, (_, params) = greedy_act(environment), fresh_policies(environment)
     assert act is greedy_act(environment)
     params = jax.tree.map(lambda leaf: 3.0 * leaf, params)
     for obs in jax.random.normal(key, (5, envs.make(environment).spec.obs_size)):
@@ -198,8 +200,8 @@ ROWS = {
 }
 
 
-def saved(tmp_path, key, environment="cart_pole", backend=""):
-    pure, test = fresh_policies(environment, key)
+def saved(tmp_path, environment="cart_pole", backend=""):
+    pure, test = fresh_policies(environment)
     facts = {"train_seconds": 3.0}
     save_policies(tmp_path, environment, pure, ROWS[environment], test, facts, backend)
     return pure, ROWS[environment], test
@@ -210,8 +212,8 @@ def saved(tmp_path, key, environment="cart_pole", backend=""):
     ("environment", "backend", "method"),
     [("cart_pole", "", "dqn"), ("half_cheetah", "mujoco", "td3")],
 )
-def test_what_is_read_is_what_was_written(tmp_path, key, environment, backend, method):
-    pure, rows, test = saved(tmp_path, key, environment, backend)
+def test_what_is_read_is_what_was_written(tmp_path, environment, backend, method):
+    pure, rows, test = saved(tmp_path, environment, backend)
     read = load_policies(environment, tmp_path, backend)
     jax.tree.map(np.testing.assert_array_equal, read.pure, pure)
     jax.tree.map(np.testing.assert_array_equal, read.test, test)
@@ -225,8 +227,8 @@ def test_what_is_read_is_what_was_written(tmp_path, key, environment, backend, m
 
 @pytest.mark.optimizes
 @pytest.mark.parametrize("trained", ["mujoco", "mjx"])
-def test_backends_of_the_same_physics_are_interchangeable(tmp_path, key, trained):
-    saved(tmp_path, key, "half_cheetah", trained)
+def test_backends_of_the_same_physics_are_interchangeable(tmp_path, trained):
+    saved(tmp_path, "half_cheetah", trained)
     for backend in ("mujoco", "mjx", None):
         load_policies("half_cheetah", tmp_path, backend)
     with pytest.raises(
@@ -236,16 +238,16 @@ def test_backends_of_the_same_physics_are_interchangeable(tmp_path, key, trained
 
 
 @pytest.mark.optimizes
-def test_policies_trained_on_other_physics_are_refused(tmp_path, key):
-    saved(tmp_path, key, "half_cheetah", "generalized")
+def test_policies_trained_on_other_physics_are_refused(tmp_path):
+    saved(tmp_path, "half_cheetah", "generalized")
     load_policies("half_cheetah", tmp_path, "generalized")
     with pytest.raises(ValueError, match=r"backend 'generalized'.* --backend=mujoco --out"):
         load_policies("half_cheetah", tmp_path, "mujoco")
 
 
 @pytest.mark.optimizes
-def test_policies_of_another_environment_are_refused_by_name(tmp_path, key):
-    saved(tmp_path, key)
+def test_policies_of_another_environment_are_refused_by_name(tmp_path):
+    saved(tmp_path)
     for ending in ("npz", "json"):
         shutil.copy(tmp_path / f"cart_pole.{ending}", tmp_path / f"mountain_car.{ending}")
     with pytest.raises(
@@ -255,8 +257,8 @@ def test_policies_of_another_environment_are_refused_by_name(tmp_path, key):
 
 
 @pytest.mark.optimizes
-def test_policies_from_before_there_were_backends_are_read(tmp_path, key):
-    saved(tmp_path, key)
+def test_policies_from_before_there_were_backends_are_read(tmp_path):
+    saved(tmp_path)
     path = tmp_path / "cart_pole.json"
     sidecar = json.loads(path.read_text("utf8"))
     del sidecar["backend"]
@@ -265,8 +267,8 @@ def test_policies_from_before_there_were_backends_are_read(tmp_path, key):
 
 
 @pytest.mark.optimizes
-def test_policies_of_another_learner_are_refused(tmp_path, key, monkeypatch):
-    saved(tmp_path, key)
+def test_policies_of_another_learner_are_refused(tmp_path, monkeypatch):
+    saved(tmp_path)
     changed = POLICY_CONFIGS | {"cart_pole": TD3Config(hidden=(32, 32))}
     monkeypatch.setattr(policies, "POLICY_CONFIGS", changed)
     with pytest.raises(ValueError, match=r"was trained by dqn, the code now has td3"):
@@ -274,16 +276,16 @@ def test_policies_of_another_learner_are_refused(tmp_path, key, monkeypatch):
 
 
 @pytest.mark.optimizes
-def test_the_same_policies_have_the_same_checksum(tmp_path, key):
+def test_the_same_policies_have_the_same_checksum(tmp_path):
     for name in ("a", "b"):
-        saved(tmp_path / name, key)
+        saved(tmp_path / name)
     sums = [load_policies("cart_pole", tmp_path / name).sidecar["sha256"] for name in ("a", "b")]
     assert sums[0] == sums[1]
 
 
 @pytest.mark.optimizes
-def test_a_changed_file_is_refused(tmp_path, key):
-    saved(tmp_path, key)
+def test_a_changed_file_is_refused(tmp_path):
+    saved(tmp_path)
     path = tmp_path / "cart_pole.npz"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -295,8 +297,8 @@ def test_a_changed_file_is_refused(tmp_path, key):
 
 
 @pytest.mark.optimizes
-def test_policies_of_another_network_are_refused(tmp_path, key, monkeypatch):
-    saved(tmp_path, key)
+def test_policies_of_another_network_are_refused(tmp_path, monkeypatch):
+    saved(tmp_path)
     changed = POLICY_CONFIGS | {"cart_pole": policies.DQNConfig(hidden=(7,))}
     monkeypatch.setattr(policies, "POLICY_CONFIGS", changed)
     with pytest.raises(ValueError, match=r"hidden=\[32, 32\], the code now has \[7\]"):
@@ -305,8 +307,8 @@ def test_policies_of_another_network_are_refused(tmp_path, key, monkeypatch):
 
 @pytest.mark.optimizes
 @pytest.mark.parametrize("absent", ["cart_pole.npz", "cart_pole.json"])
-def test_absent_policies_say_how_to_make_them(tmp_path, key, absent):
-    saved(tmp_path, key)
+def test_absent_policies_say_how_to_make_them(tmp_path, absent):
+    saved(tmp_path)
     (tmp_path / absent).unlink()
     with pytest.raises(FileNotFoundError, match=r"train_policies --environment=cart_pole"):
         load_policies("cart_pole", tmp_path)

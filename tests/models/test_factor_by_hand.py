@@ -12,10 +12,10 @@ from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import (
     FactorConfig,
     FactorNormalizer,
-    state_inputs,
     agent_factors,
     factor_model,
     predict_delta,
+    state_inputs,
 )
 from persim_jax.normalizer import Normalizer
 from persim_jax.types import Transitions

@@ -103,7 +103,9 @@ def predictions(positions, half, skip):
     """Next states of the bound network and of the unbound one, and the inputs, all [.., 2]."""
     config = dataclasses.replace(CONFIG, skip=skip)
     unit = identity(2)
-    params = ModelParams(hand_set(half, skip), FactorNormalizer(unit, unit, jnp.ones_like(unit.mean)))
+    params = ModelParams(
+        hand_set(half, skip), FactorNormalizer(unit, unit, jnp.ones_like(unit.mean))
+    )
     model = factor_model(config)
     grid = np.meshgrid(np.arange(4), positions, [-0.07, 0.0, 0.033], np.arange(3), indexing="ij")
     agent, position, velocity, action = (x.reshape(-1) for x in grid)

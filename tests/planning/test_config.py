@@ -69,7 +69,7 @@ def test_the_configs_have_every_field_at_its_default(variant):
     for name in CONTINUOUS:
         PlannerConfig(**block | {"sampler": name})
     if variant != "smoke":
-        assert PlannerConfig(**block | {"chunk_size": 0}) == PlannerConfig()
+        assert PlannerConfig(**block) == PlannerConfig()
 
 
 def test_the_protocols_cem_is_the_default():
@@ -78,3 +78,10 @@ def test_the_protocols_cem_is_the_default():
     assert (c.num_rounds, c.num_elites, c.smoothing) == (1 + 5, 50, 0.1)
     assert c.init_std == (0.3, 0.3 + 0.3)
     assert c.propagate == "members"
+
+
+def test_the_chunk_suits_the_device_and_divides_the_candidates():
+    chunks = {k: PlannerConfig(num_candidates=k).resolved_chunk() for k in (1000, 200, 96, 101, 20)}
+    assert chunks == {1000: 100, 200: 100, 96: 96, 101: 1, 20: 20}
+    assert PlannerConfig(chunk_size=0).resolved_chunk() == 0
+    assert PlannerConfig(chunk_size=50).resolved_chunk() == 50

@@ -205,7 +205,7 @@ def test_chunks_change_no_score_even_of_noisy_dynamics():
         ({"sampler": "guess"}, "guess"),
         ({"horizon": 0}, "must be positive"),
         ({"num_candidates": 10, "chunk_size": 3}, "must divide"),
-        ({"chunk_size": -1}, "chunk_size -1"),
+        ({"chunk_size": -2}, "chunk_size -2"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(fields, message):
