@@ -241,7 +241,7 @@ REFUSED = {
         r"config\.evaluation\.planning_agents is 'some': use one of all, printed",
     ),
     "backend": (plain(environment="half_cheetah", backend="spring"), "ignores joint damping"),
-    "target": (plain(model__target="next"), r"target 'next' is unknown"),
+    "target": (plain(model__target="next"), r"config\.model\.target is .next.: use one of delta"),
     "chunks": (plain(planner__chunk_size=7), r"config\.planner: chunk_size 7 must divide"),
 }
 
