@@ -56,8 +56,8 @@ RECIPES = {
             batch_size=512,
             explore=Schedule(0.1, 0.1, 0),
             hold=Schedule(1.0, 0.0, 16_000),
-            # Agents with little damping roll over early and learn to slide on their backs, at half of
-            # the speed, unless they begin anew often.
+            # Agents with little damping roll over early and learn to slide on their backs, at half
+            # of the speed, unless they begin anew often.
             episode_steps=200,
             sequential=True,
         ),

@@ -65,7 +65,7 @@ def make_world(config: Mapping[str, Any]) -> World:
     name = config["environment"]
     env = envs.make(name, config["backend"])
     agents = make_agents(name, **config["agents"])
-    policies = load_policies(name)
+    policies = load_policies(name, backend=env.spec.backend)
     own = nearest(name, agents.covariates, np.asarray(policies.pure_covariates))
     return World(
         env=env,

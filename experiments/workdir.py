@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import envs
 from experiments.records import Row, RowContext, append_rows, read_rows
 from experiments.stamps import environment_stamp, jsonable
 from persim_jax.files import write_json_atomically
@@ -71,7 +73,9 @@ class Workdir:
         # A file that stays as it is keeps its time, by which `report_is_current` goes.
         if before != stamp:
             write_json_atomically(self.path / "environment.json", stamp)
-        self.context = RowContext.from_config(self.config, stamp)
+        backend = envs.make(self.config["environment"], self.config["backend"]).spec.backend
+        context = RowContext.from_config(self.config, stamp)
+        self.context = dataclasses.replace(context, backend=backend)
         version = before.get("code_version", self.context.code_version)
         self.other_code = version if version != self.context.code_version else None
         _log_to(self.path / "log.txt")

@@ -19,6 +19,7 @@ from experiments.settings import stage_key
 from persim_jax.evaluation.prediction import OpenLoop
 from tests import oracles
 from tests.experiments.jobs import quiet_display
+from tests.experiments.worlds import setup_of, wrong_physics
 
 
 @pytest.mark.parametrize("name", ["mountain_car", "cart_pole"])
