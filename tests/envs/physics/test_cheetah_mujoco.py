@@ -143,13 +143,16 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import jax, jax.numpy as jnp
 import envs
 env = envs.make("half_cheetah", "mujoco")
-params = jax.vmap(env.params)(jnp.ones((1500, 2)))
-state = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 1500), params)
-step = jax.vmap(lambda state, params: env.step(jax.random.key(0), state, jnp.zeros(6), params))
-program = jax.jit(lambda state, params: jax.lax.scan(
-    lambda state, _: (step(state, params), None), state, length=20)[0])
-after = [program(state, params) for _ in range(3)]
-print(all(jnp.isfinite(end.velocity).all() for end in after))
+
+@jax.jit
+def program(key):
+    params = jax.vmap(env.params)(jnp.ones((5000, 2)))
+    state = jax.vmap(env.reset)(jax.random.split(key, 5000), params)
+    step = jax.vmap(lambda state, params: env.step(key, state, jnp.zeros(6), params))
+    return jax.lax.scan(lambda state, _: (step(state, params), 0), state, length=2)[0]
+
+ends = [program(jax.random.key(seed)) for seed in range(3)]
+print(all(jnp.isfinite(end.velocity).all() for end in ends))
 """
 
 
