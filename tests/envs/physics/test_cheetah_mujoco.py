@@ -151,6 +151,9 @@ def program(key):
     step = jax.vmap(lambda state, params: env.step(key, state, jnp.zeros(6), params))
     return jax.lax.scan(lambda state, _: (step(state, params), 0), state, length=2)[0]
 
+program(jax.random.key(0)).velocity.block_until_ready()
+# Behind other work in the queue, it is run by the one thread that would copy its arguments.
+others = [jnp.ones((1000, 1000)) @ jnp.ones((1000, 1000)) for _ in range(5)]
 ends = [program(jax.random.key(seed)) for seed in range(3)]
 print(all(jnp.isfinite(end.velocity).all() for end in ends))
 """
