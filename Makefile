@@ -41,7 +41,7 @@ $(BASE_STAMP): $(INSTALL_INPUTS)
 
 $(TEST_STAMP): $(INSTALL_INPUTS)
 	$(MAKE_VENV)
-	$(PIP_INSTALL) -e '.[test,half_cheetah]'
+	$(PIP_INSTALL) -e '.[test,half-cheetah]'
 	@touch $(BASE_STAMP) $@
 
 $(DOCS_STAMP): $(INSTALL_INPUTS)

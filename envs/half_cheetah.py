@@ -193,7 +193,7 @@ def make(backend: str = "auto") -> base.Env:
 
     Raises:
       ValueError: See `resolve_backend`.
-      ModuleNotFoundError: The extra `[half_cheetah]` is not installed.
+      ModuleNotFoundError: The extra `[half-cheetah]` is not installed.
     """
     return _make(resolve_backend(backend))
 

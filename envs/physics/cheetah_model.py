@@ -15,7 +15,7 @@ FRAME_SKIP = 5
 NUM_POSITIONS = 9
 """Positions, the free x included; there are as many velocities."""
 NUM_ACTIONS = 6
-INSTALL = "install the extra, `pip install '.[half_cheetah]'` in the repository"
+INSTALL = "install the extra, `pip install '.[half-cheetah]'` in the repository"
 
 
 @functools.cache

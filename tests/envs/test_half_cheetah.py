@@ -139,4 +139,4 @@ def test_without_the_extra_it_says_what_to_install_and_the_others_work():
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 3
     for line in done.stdout.splitlines():
-        assert "pip install '.[half_cheetah]'" in line
+        assert "pip install '.[half-cheetah]'" in line
