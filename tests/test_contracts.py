@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import envs
+from envs import half_cheetah
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.models.true_env import true_dynamics
@@ -146,36 +147,40 @@ def test_an_environment_has_what_the_core_asks_of_it(name):
     assert obs.shape == (env.spec.obs_size,)
     assert obs.dtype == jnp.float32
     np.testing.assert_array_equal(env.observe(env.state_from_obs(obs, params), params), obs)
-    action = jnp.zeros((), jnp.int32)
+    spec = env.spec
+    action = jnp.zeros((), jnp.int32) if spec.discrete else jnp.zeros(spec.action_size)
     for number in (env.reward(obs, action, obs), env.planning_bonus(obs[None])):
         assert number.shape == ()
         assert number.dtype == jnp.float32
     assert env.terminated(obs).dtype == jnp.bool_
 
 
-SAMPLERS = {"random_shooting": PlannerConfig(num_candidates=6, horizon=4)}
+SAMPLERS = ("random_shooting", "cem", "icem", "mppi")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_keeps_the_structure_of_its_state(name):
-    spec = envs.make("mountain_car").spec
-    sampler = make_sampler(spec, SAMPLERS[name])
-    assert make_sampler(spec, SAMPLERS[name]) is sampler
+    spec = envs.make("mountain_car").spec if name == "random_shooting" else half_cheetah.SPEC
+    config = PlannerConfig(name, num_candidates=6, horizon=4, num_elites=3)
+    sampler = make_sampler(spec, config)
+    assert make_sampler(spec, config) is sampler
 
     @jax.jit
     def decision(key, state):
         actions, state = sampler.sample(key, state)
-        state = sampler.update(state, actions, actions.sum(axis=1).astype(jnp.float32))
+        scores = actions.reshape(6, -1).sum(axis=1).astype(jnp.float32)
+        state = sampler.update(state, actions, scores)
         return sampler.best(state), sampler.shift(state)
 
     state = first = sampler.init(spec)
     keys = jax.random.split(jax.random.key(0), 3)
     for key in keys:
         action, state = decision(key, state)
-        assert action.shape == ()
-        assert action.dtype == jnp.int32
+        assert action.shape == (() if spec.discrete else (spec.action_size,))
+        assert action.dtype == (jnp.int32 if spec.discrete else jnp.float32)
     shapes = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)  # noqa: E731
     assert shapes(state) == shapes(first)
     assert cache_size(decision) == 1
     batched = jax.vmap(decision, in_axes=(0, None))(keys, first)[0]
-    np.testing.assert_array_equal(batched, [decision(key, first)[0] for key in keys])
+    singles = [np.asarray(decision(key, first)[0]) for key in keys]
+    np.testing.assert_allclose(batched, singles, rtol=0, atol=1e-6)
