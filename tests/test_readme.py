@@ -14,6 +14,7 @@ import pytest
 
 from configs.base import VARIANTS
 from configs.cart_pole import get_config as cart_pole
+from configs.half_cheetah import get_config as half_cheetah
 from configs.mountain_car import get_config as mountain_car
 from experiments.records import read_rows
 from experiments.tables import update_readme
@@ -21,7 +22,7 @@ from experiments.tables import update_readme
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md")
 FOLDERS = ("persim_jax", "envs", "configs", "experiments", "tests", "docs", "notebooks", "results")
-CONFIGS = {"mountain_car": mountain_car, "cart_pole": cart_pole}
+CONFIGS = {"mountain_car": mountain_car, "cart_pole": cart_pole, "half_cheetah": half_cheetah}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Appended to the tour, so that what it has found can be held against the truth outside.
 EPILOGUE = """

@@ -231,7 +231,8 @@ def _provenance(rows: Sequence[Row]) -> list[str]:
     trials = len({row["trial"] for row in rows})
     parts.append(f"{trials} trial{'' if trials == 1 else 's'}")
     if episodes:
-        parts.append(f"{' or '.join(map(str, episodes))} episodes per agent and trial")
+        noun = "episode" if episodes == [1] else "episodes"
+        parts.append(f"{' or '.join(map(str, episodes))} {noun} per agent and trial")
     notes = [f"Rows: {'; '.join(parts)}."]
     if any(row.get("variant") == SMOKE for row in rows):
         notes.append("Rows of the smoke variant have sizes for tests: not to be compared.")

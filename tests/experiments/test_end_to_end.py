@@ -101,7 +101,8 @@ def test_the_report_knows_what_the_shipped_policies_earn(smoke):
 
 def test_what_is_printed_says_each_stage_in_a_line(smoke):
     config, _, text = smoke
-    lines = text.splitlines()
+    # On a busy machine a stage says now and then how far it is: those lines are set in.
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
     assert lines[0].startswith(f"{config['environment']}, random data, smoke variant, trial 0")
     stages = ["data", "fit persim", "prediction persim", "planning persim", "planning true_env"]
     for line, stage in zip(lines[1:], [*stages, "report"], strict=True):
