@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from persim_jax.types import PlanningBonusFn, RewardFn, Spec, TerminatedFn
+from persim_jax.data.info import DatasetInfo
+from persim_jax.data.support import DataSupport
+from persim_jax.models.factor_network import FactorConfig
+from persim_jax.types import PlanningBonusFn, RewardFn, Spec, Task, TerminatedFn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +161,7 @@ def _try(name: str, function: Callable[..., Any], *arguments: jax.ShapeDtypeStru
         )
 
 
-def check_rewards(task: DataTask, obs: jax.Array, actions: jax.Array, next_obs: jax.Array) -> None:
+def check_rewards(task: Task, obs: jax.Array, actions: jax.Array, next_obs: jax.Array) -> None:
     """Tries a task's reward on transitions; a planner would silently avoid what is not a number.
 
     Args:
@@ -181,3 +184,61 @@ def check_rewards(task: DataTask, obs: jax.Array, actions: jax.Array, next_obs: 
             "must be finite wherever the agent may go; clip what it takes logarithms, roots or "
             "quotients of"
         )
+
+
+def check_path(task: Task, obs: jax.Array, actions: jax.Array, mask: jax.Array) -> None:
+    """`check_rewards` along a path `obs [T + 1, D]`, where `mask [T]` is true."""
+    taken = np.asarray(mask)
+    before, after = np.asarray(obs)[:-1][taken], np.asarray(obs)[1:][taken]
+    check_rewards(task, before, np.asarray(actions)[taken], after)
+
+
+def spec_of(
+    config: FactorConfig,
+    info: DatasetInfo | None,
+    support: DataSupport | None,
+    max_steps: int | None = None,
+    action_low: Any = None,
+    action_high: Any = None,
+) -> DataSpec:
+    """What planners and environments must know, from what simulators know of their data.
+
+    Args:
+      config: Sizes of the model.
+      info: Names; None in files of older versions.
+      support: Ranges, as defaults of what follows; None likewise.
+      max_steps: Length of an episode.
+      action_low: Lower bounds of a continuous action, `[A]` or one for all.
+      action_high: Upper bounds.
+
+    Raises:
+      ValueError: There is no default for what is missing, or bounds have the wrong shape.
+    """
+    if max_steps is None:
+        if support is None:
+            raise ValueError("the length of an episode is not known: give max_steps")
+        max_steps = int(support.longest)
+    low = high = ()
+    if not config.discrete:
+        limits = (None, None) if support is None else tuple(np.asarray(support.action_range))
+        low = _bounds("action_low", action_low, limits[0], config.action_size)
+        high = _bounds("action_high", action_high, limits[1], config.action_size)
+    names = info.obs_names if info else tuple(f"obs_{i}" for i in range(config.obs_size))
+    return DataSpec(
+        name=info.environment if info else "data",
+        obs_names=names,
+        num_actions=config.action_size if config.discrete else 0,
+        action_low=low,
+        action_high=high,
+        max_steps=int(max_steps),
+        covariate_names=info.covariate_names if info else (),
+    )
+
+
+def _bounds(name: str, given: Any, default: Any, size: int) -> tuple[float, ...]:
+    value = default if given is None else given
+    if value is None:
+        raise ValueError(f"the range of actions is not known: give {name}")
+    if np.shape(value) not in ((), (size,)):
+        raise ValueError(f"{name} has shape {np.shape(value)}: one number, or {size}, are due")
+    return tuple(float(x) for x in np.broadcast_to(np.asarray(value, np.float32), (size,)))
