@@ -64,11 +64,11 @@ def as_inputs(
     return jnp.broadcast_to(inputs, (steps, width))
 
 
-def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
-    """Refuses an observation `[L * D]` or actions `[T]` or `[T, A]` that the model does not know.
+def check_obs(config: FactorConfig, obs: jax.Array) -> None:
+    """Refuses an observation that is not `[L * D]`.
 
     Raises:
-      ValueError: A shape does not fit, or an action does not exist.
+      ValueError: Its shape does not fit the model.
     """
     if obs.shape != (config.obs_size,):
         lagged = f", the last {config.lags} rows of {config.target_size} numbers"
@@ -76,6 +76,15 @@ def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
             f"obs has shape {obs.shape}: this model's is ({config.obs_size},)"
             f"{lagged if config.lags > 1 else ''}"
         )
+
+
+def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
+    """Refuses an observation `[L * D]` or actions `[T]` or `[T, A]` that the model does not know.
+
+    Raises:
+      ValueError: A shape does not fit, or an action does not exist.
+    """
+    check_obs(config, obs)
     if config.discrete:
         if actions.ndim != 1 or not jnp.issubdtype(actions.dtype, jnp.integer):
             raise ValueError(

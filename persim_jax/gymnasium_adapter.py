@@ -196,7 +196,7 @@ def _reset_environment(env: Environment, params: PyTree, key: jax.Array) -> jax.
 def _start(
     model: DynamicsModel, bound: PyTree, obs: jax.Array, member: jax.Array
 ) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Returns the model's state at `obs [D]`, what is shown of it `[D]` and all members `[M, D]`."""
+    """Returns the model's state at `obs [D]`, what is shown `[D]` and all members `[M, D]`."""
     model_state = model.start(bound, obs)
     members = model.observe(model_state)
     return model_state, _shown(members, member), members

@@ -13,8 +13,6 @@ import numpy as np
 from persim_jax import arguments
 from persim_jax.data import support as support_lib
 from persim_jax.data.info import AgentId
-from persim_jax.models.inputs import join_inputs
-from persim_jax.prediction import rollout_members
 
 LEVELS = (0.5, 0.8, 0.95)
 """Nominal coverage of the intervals, as validation judges them."""
@@ -69,20 +67,21 @@ def ask(
     arguments.check(config, start, actions)
     _check_finite(start, actions)
     schedule = simulators.as_inputs(inputs, len(actions))
-    row = jnp.asarray(simulators.row_of(agent_id))
-    joined = join_inputs(config, actions, schedule)
-    members = np.asarray(rollout_members(config, simulators.params, row, start, joined))
+    # Without a task actions are taken as they are: what lies outside the data is told, not mended.
+    path = simulators.replace(task=None).rollout(agent_id, start, actions, schedule)
+    members = np.asarray(path.members)
     names = info.target_names if info else tuple(f"obs_{i}" for i in range(members.shape[-1]))
     mean = members.mean(axis=0)
     std = members.std(axis=0, ddof=1 if len(members) > 1 else 0)
     lower, upper = intervals(mean, std, levels)
-    outside, notes = np.zeros(len(mean), bool), ()
+    outside = np.zeros(len(mean), bool)
+    notes: tuple[str, ...] = ()
     if support is not None:
         action_names = info.action_names if info else ()
         notes = support_lib.remarks(support, actions, schedule, action_names)
         limits = np.asarray(support.obs_range)[:, : mean.shape[1]]
         far = support_lib.outside(np.concatenate([start[None, : mean.shape[1]], mean]), limits)
-        outside = far[1:].any(axis=1)
+        outside = np.asarray(far[1:].any(axis=1))
         notes += _about_path(far, names, limits)
     return Answer(names, tuple(levels), mean, std, lower, upper, members, outside, notes)
 

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax.data import support as support_lib
 from persim_jax.data.info import DatasetInfo
+from persim_jax.data.support import DataSupport
 from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, FactorNormalizer, factor_model
@@ -32,6 +34,7 @@ class Stored(NamedTuple):
       covariates: `[N, C]`.
       config: Sizes of the model.
       info: Facts of the data, or None.
+      support: Where the data lie, or None.
     """
 
     params: ModelParams
@@ -39,6 +42,7 @@ class Stored(NamedTuple):
     covariates: np.ndarray
     config: FactorConfig
     info: DatasetInfo | None = None
+    support: DataSupport | None = None
 
 
 def write(directory: Path, stored: Stored, task_name: str | None) -> None:
@@ -46,6 +50,7 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     leaves = jax.tree.leaves(stored.params)
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    arrays |= support_lib.to_arrays(stored.support)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
@@ -86,7 +91,8 @@ def read(directory: Path) -> Stored:
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         params = jax.tree.unflatten(like, leaves)
         info = DatasetInfo.from_json(sidecar["info"]) if sidecar.get("info") else None
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info)
+        support = support_lib.from_arrays(arrays)
+        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info, support)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

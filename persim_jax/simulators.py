@@ -16,6 +16,7 @@ from jax import lax
 
 from persim_jax import arguments, bounds, simulator_files
 from persim_jax.data.info import AgentId, DatasetInfo, row_of
+from persim_jax.data.support import DataSupport
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
 from persim_jax.models.factor_network import newest
@@ -23,6 +24,7 @@ from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task
+from persim_jax.uses import SimulatorUses
 
 
 class Prediction(NamedTuple):
@@ -38,7 +40,7 @@ class Prediction(NamedTuple):
 
 
 # flax's record because config and task are static: a jitted function takes the whole object.
-class PersonalizedSimulators(flax.struct.PyTreeNode):
+class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
     """Simulators of N agents learned from one trajectory of each.
 
     Attributes:
@@ -49,6 +51,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
       task: Reward, termination and spec, static; None if unknown, then there is no planning.
       info: Static facts of the data: names of agents, coordinates, actions and inputs; None in
         files of older versions.
+      support: Where the data lie and agents were last seen; None likewise.
     """
 
     params: ModelParams
@@ -57,6 +60,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     config: FactorConfig = flax.struct.field(pytree_node=False)
     task: Task | None = flax.struct.field(pytree_node=False, default=None)
     info: DatasetInfo | None = flax.struct.field(pytree_node=False, default=None)
+    support: DataSupport | None = None
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -198,7 +202,9 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
         ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
-        stored = simulator_files.Stored(self.params, ids, covariates, self.config, self.info)
+        stored = simulator_files.Stored(
+            self.params, ids, covariates, self.config, self.info, self.support
+        )
         task_name = self.task.spec.name if self.task else None
         simulator_files.write(Path(directory), stored, task_name)
 

@@ -218,7 +218,8 @@ def spec_of(
         if support is None:
             raise ValueError("the length of an episode is not known: give max_steps")
         max_steps = int(support.longest)
-    low = high = ()
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
     if not config.discrete:
         limits = (None, None) if support is None else tuple(np.asarray(support.action_range))
         low = _bounds("action_low", action_low, limits[0], config.action_size)

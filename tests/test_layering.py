@@ -39,11 +39,14 @@ LAYERS = {
     "persim_jax.pessimism": 3,
     "persim_jax.simulator_files": 2,
     "persim_jax.arguments": 2,
+    "persim_jax.export": 2,
+    "persim_jax.queries": 3,
+    "persim_jax.uses": 3,
     "persim_jax.simulators": 3,
     "persim_jax.personalization": 3,
     "persim_jax.evaluation": 3,
     "persim_jax.methods": 4,
-    "persim_jax.gymnasium_adapter": 4,
+    "persim_jax.gymnasium_adapter": 2,
     "persim_jax.validation": 4,
 }
 

@@ -7,6 +7,8 @@ that the data say nothing about.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -61,6 +63,30 @@ def support_of(dataset: OfflineDataset) -> DataSupport:
     )
 
 
+def to_arrays(support: DataSupport | None) -> dict[str, np.ndarray]:
+    """Arrays under names of their own, to be stored among others; none for None."""
+    if support is None:
+        return {}
+    fields = {field.name: getattr(support, field.name) for field in dataclasses.fields(support)}
+    return {f"support_{name}": np.asarray(value) for name, value in fields.items()}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> DataSupport | None:
+    """What `to_arrays` made, or None where it is not among the arrays."""
+    names = [field.name for field in dataclasses.fields(DataSupport)]
+    if any(f"support_{name}" not in arrays for name in names):
+        return None
+    return DataSupport(**{name: arrays[f"support_{name}"] for name in names})
+
+
+def of_strangers(support: DataSupport | None, count: int) -> DataSupport | None:
+    """The same support for so many other agents, of whom nobody knows where they are."""
+    if support is None:
+        return None
+    nowhere = np.full((count, np.shape(support.last_obs)[1]), np.nan, np.float32)
+    return support.replace(last_obs=nowhere)
+
+
 def _range(values: np.ndarray) -> np.ndarray:
     """Least and greatest of `[B, X]`, `[2, X]`."""
     return np.stack([values.min(axis=0), values.max(axis=0)])
@@ -100,9 +126,7 @@ def remarks(
     return tuple(found)
 
 
-def _out_of_range(
-    what: str, values: Any, limits: Array, names: tuple[str, ...]
-) -> list[str]:
+def _out_of_range(what: str, values: Any, limits: Array, names: tuple[str, ...]) -> list[str]:
     wrong = outside(values, limits)
     if not wrong.any():
         return []

@@ -167,7 +167,7 @@ def _basis(x: jax.Array, projection: jax.Array | np.ndarray) -> jax.Array:
 def _all_inputs(
     obs: jax.Array, actions: jax.Array, next_obs: jax.Array, num_actions: int
 ) -> jax.Array:
-    return jax.vmap(lambda *x: _inputs(*x, num_actions))(obs, actions, next_obs)
+    return jax.vmap(lambda o, a, n: _inputs(o, a, n, num_actions))(obs, actions, next_obs)
 
 
 @jax.jit
