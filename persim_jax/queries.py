@@ -99,6 +99,7 @@ def _about_path(far: np.ndarray, names: tuple[str, ...], limits: np.ndarray) -> 
     steps = np.flatnonzero(far.any(axis=1))
     if not len(steps):
         return ()
+    limits = limits + 0.0  # no negative zero
     which = ", ".join(
         f"{names[i]} from {limits[0, i]:g} to {limits[1, i]:g}"
         for i in np.flatnonzero(far.any(axis=0))

@@ -130,7 +130,7 @@ def _out_of_range(what: str, values: Any, limits: Array, names: tuple[str, ...])
     wrong = outside(values, limits)
     if not wrong.any():
         return []
-    limits = np.asarray(limits)
+    limits = np.asarray(limits) + 0.0  # no negative zero
     columns = [
         f"{names[i] if names else f'column {i}'} from {limits[0, i]:g} to {limits[1, i]:g}"
         for i in np.flatnonzero(wrong.any(axis=0))
