@@ -189,8 +189,8 @@ def _levels(
     if "" in labels:
         index = np.flatnonzero((cells == "") & follows)[0]
         raise DataError(
-            f"{rows.where(index, name)}: the cell is empty: give the absence of an action a name of "
-            "its own, or remove the row, which makes a gap in time"
+            f"{rows.where(index, name)}: the cell is empty: give the absence of an action a name "
+            "of its own, or remove the row, which makes a gap in time"
         )
     if len(levels) < 2:
         raise DataError(
