@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -75,6 +76,43 @@ class DatasetInfo:
     def discrete(self) -> bool:
         """Whether an action is one of `num_actions` integers."""
         return self.num_actions > 0
+
+
+def actions_of(info: DatasetInfo, values: Sequence[Any]) -> np.ndarray:
+    """Actions as models take them, from how users write them.
+
+    Args:
+      info: Of the data that the model was fitted to.
+      values: T names of discrete actions, or T rows of numbers `[A]`; where A is 1, T numbers.
+
+    Returns:
+      `[T]` int32 or `[T, A]` float32.
+
+    Raises:
+      ValueError: An action is not in the data, or is no number.
+    """
+    if not info.discrete:
+        try:
+            rows = np.asarray(values, np.float32)
+        except ValueError as error:
+            raise ValueError(
+                f"actions must be numbers, {', '.join(info.action_names)}: {error}"
+            ) from error
+        return rows.reshape(-1, 1) if info.action_size == 1 else rows
+    names = info.action_names or tuple(str(index) for index in range(info.num_actions))
+    found = []
+    for step, value in enumerate(values):
+        text = str(value).strip()
+        # A level of a column of integers: 2, 2.0 and "2" are one action.
+        if text not in names and re.fullmatch(r"-?\d+\.0*", text):
+            text = text.partition(".")[0]
+        if text not in names:
+            raise ValueError(
+                f"action {value!r} at step {step} was never seen in the data, so that nothing is "
+                f"known about it: the actions are {', '.join(names)}"
+            )
+        found.append(names.index(text))
+    return np.asarray(found, np.int32)
 
 
 def row_of(agent_ids: Array, agent_id: AgentId, agent_names: tuple[str, ...] = ()) -> int:
