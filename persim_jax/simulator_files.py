@@ -28,12 +28,14 @@ class Stored(NamedTuple):
       agent_ids: `[N]`.
       covariates: `[N, C]`.
       config: Sizes of the model.
+      noise: `[M, D]`, residuals of the training data; None in files of an older version.
     """
 
     params: ModelParams
     agent_ids: np.ndarray
     covariates: np.ndarray
     config: FactorConfig
+    noise: np.ndarray | None = None
 
 
 def write(directory: Path, stored: Stored, task_name: str | None) -> None:
@@ -41,6 +43,8 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     leaves = jax.tree.leaves(stored.params)
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    if stored.noise is not None:
+        arrays["noise"] = stored.noise
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
@@ -79,7 +83,8 @@ def read(directory: Path) -> Stored:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         params = jax.tree.unflatten(like, leaves)
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config)
+        noise = arrays.get("noise")
+        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, noise)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import flax.struct
 import jax
@@ -15,12 +15,15 @@ import numpy as np
 from jax import lax
 
 from persim_jax import bounds, simulator_files
-from persim_jax.data.dataset import row_of
+from persim_jax.data.dataset import OfflineDataset, row_of
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
+from persim_jax.personalization import newcomers
+from persim_jax.personalization.newcomers import Newcomer, Newcomers
+from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
-from persim_jax.types import Task
+from persim_jax.types import Task, Transitions
 
 
 class Prediction(NamedTuple):
@@ -45,6 +48,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
       covariates: `[N, C]`, known constants of the agents; the model never sees them.
       config: Static sizes of the model.
       task: Reward, termination and spec, static; None if unknown, then there is no planning.
+      noise: `[M, D]`, how far each member is from its training data, in scaled units; None if
+        unknown, then there are no newcomers.
     """
 
     params: ModelParams
@@ -52,6 +57,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     covariates: Any
     config: FactorConfig = flax.struct.field(pytree_node=False)
     task: Task | None = flax.struct.field(pytree_node=False, default=None)
+    noise: Any = None
 
     @property
     def model(self) -> DynamicsModel:
@@ -149,6 +155,53 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         """
         return _plan(self, key, jnp.asarray(self.row_of(agent_id)), self._as_obs(obs), planner)
 
+    @overload
+    def personalize(
+        self, data: OfflineDataset, covariates: Any = ..., *, forgetting: float = ...
+    ) -> Newcomers: ...
+    @overload
+    def personalize(
+        self,
+        data: Transitions | None = ...,
+        covariates: Any = ...,
+        *,
+        agent_id: Any = ...,
+        forgetting: float = ...,
+    ) -> Newcomer: ...
+    def personalize(
+        self,
+        data: OfflineDataset | Transitions | None = None,
+        covariates: Any = None,
+        *,
+        agent_id: Any = 0,
+        forgetting: float = 1.0,
+    ) -> Newcomers | Newcomer:
+        """Simulators of agents that were not in the training data, in closed form.
+
+        The model is linear in an agent's factors, so that these have a Gaussian posterior, whose
+        prior is how the training agents' factors are distributed.
+
+        Args:
+          data: Of each newcomer one trajectory; or flat transitions of one newcomer, oldest first;
+            or None, which is the prior alone.
+          covariates: `[N, C]`, or `[C]` of one: the prior is then what a regression of the training
+            agents' factors on their covariates says (the paper's Appendix F.5).
+          agent_id: Id of one newcomer; those of a dataset are in it.
+          forgetting: In (0, 1]; below 1 old transitions count for less, for agents that drift.
+
+        Returns:
+          `Newcomers` for a dataset, otherwise one `Newcomer`.
+
+        Raises:
+          ValueError: A shape or a value does not fit, or there are too few training agents.
+        """
+        return newcomers.personalize(self, data, covariates, agent_id, forgetting)
+
+    def with_noise(self, dataset: OfflineDataset) -> PersonalizedSimulators:
+        """The same simulators, told how far they are from their training data."""
+        data = jax.tree.map(jnp.asarray, dataset.transitions())
+        return self.replace(noise=residual_noise(self.config, self.params, data))
+
     def _as_obs(self, obs: Any) -> jax.Array:
         """An observation in the model's precision: `[0, 1]` is a state too."""
         return jnp.asarray(obs, self.params.normalizer.obs.mean.dtype)
@@ -156,7 +209,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
         ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
-        stored = simulator_files.Stored(self.params, ids, covariates, self.config)
+        noise = None if self.noise is None else np.asarray(self.noise)
+        stored = simulator_files.Stored(self.params, ids, covariates, self.config, noise)
         task_name = self.task.spec.name if self.task else None
         simulator_files.write(Path(directory), stored, task_name)
 
