@@ -37,6 +37,7 @@ LAYERS = {
     "persim_jax.collect": 3,
     "persim_jax.pessimism": 3,
     "persim_jax.simulator_files": 2,
+    "persim_jax.arguments": 2,
     "persim_jax.simulators": 3,
     "persim_jax.personalization": 3,
     "persim_jax.evaluation": 3,

@@ -63,17 +63,24 @@ class PersimConfig:
     agent_start: float | None = 1.0
     agent_penalty: float = 0.0
     huber: float = 0.0
+    normalize_actions: bool = False
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("train", "spare_members", "mesh"):
             del own[name]
+        info = dataset.info
+        width = len(info.target_names)
+        # An angle is one in each of its past values, too.
+        own["angles"] = tuple(a + lag * width for lag in range(info.lags) for a in self.angles)
         return FactorConfig(
             num_agents=dataset.num_agents,
-            obs_size=dataset.info.obs_size,
-            action_size=dataset.info.action_size,
-            discrete=dataset.info.discrete,
+            obs_size=info.obs_size,
+            action_size=info.action_size,
+            discrete=info.discrete,
+            num_inputs=info.num_inputs,
+            lags=info.lags,
             **own,
         )
 
@@ -98,7 +105,7 @@ def fit(
 
     Args:
       key: Consumed.
-      dataset: One trajectory of each agent.
+      dataset: One trajectory of each agent; `lags.with_lags` of one where states are partly hidden.
       task: Reward and termination, needed for planning only.
       config: Defaults to `PersimConfig()`, which suits small, nearly noise-free data.
       monitor: Watches training and restores it.
@@ -131,6 +138,7 @@ def fit(
         config=kept,
         task=task,
         noise=residual_noise(kept, params, mesh_lib.gathered(mesh, data)),
+        info=dataset.info,
     )
 
 

@@ -23,11 +23,14 @@ from persim_jax.models.base import DynamicsModel, History, ModelParams
 from persim_jax.models.factor_network import (
     ABSOLUTE_RATIO,
     FactorNetwork,
+    advance,
     encode,
+    newest,
 )
 from persim_jax.models.factor_network import FactorConfig as FactorConfig
 from persim_jax.models.factor_network import FactorNormalizer as FactorNormalizer
 from persim_jax.models.factor_network import factor_product as factor_product
+from persim_jax.models.factor_network import scale_actions as scale_actions
 from persim_jax.models.factor_network import state_inputs as state_inputs
 from persim_jax.models.factor_network import trunk as trunk_of
 from persim_jax.networks import MLP
@@ -44,12 +47,10 @@ class BoundFactor(NamedTuple):
     Attributes:
       trunk: Weights of the state encoder's hidden layers, leaves `[M, ...]`.
       kernel: `[M, F, X, D]`, the last layer with the agent's factors folded in. X is the number of
-        actions when they are discrete, their factors folded in too; the rank otherwise.
+        actions when they are integers, their factors folded in too; the rank otherwise.
       bias: `[M, X, D]`.
-      action_weights: Weights of the action encoder, used when actions are continuous.
-      obs_normalizer: Scaling of the inputs.
-      delta_mean: `[D]`, added to every target.
-      carry: `[D]`, see `FactorNormalizer`.
+      action_weights: Weights of the action encoder, used when actions are vectors.
+      normalizer: Scaling of the encoders' inputs.
     """
 
     trunk: Any
@@ -59,6 +60,7 @@ class BoundFactor(NamedTuple):
     obs_normalizer: Normalizer
     delta_mean: jax.Array
     carry: jax.Array
+    action_normalizer: Normalizer | None = None
 
 
 def predict_delta(
@@ -70,16 +72,19 @@ def predict_delta(
       config: Sizes.
       params: Ensemble.
       agent: `[]` row of the agent.
-      obs: `[D]`.
-      action: `[]` int32 or `[A]`.
+      obs: `[D * L]`.
+      action: `[]` int32 or `[E]`.
 
     Returns:
-      Predicted next_obs - obs, `[M, D]`.
+      Predicted next_obs - obs of the newest values, `[M, D]`.
     """
     network, norm = FactorNetwork(config), params.normalizer
     scaled = normalizer_lib.apply(norm.obs, state_inputs(config, obs))
+    action = scale_actions(config, norm.actions, action)
     deltas = jax.vmap(lambda w: network.apply({"params": w}, agent, scaled, action))(params.weights)
-    return normalizer_lib.invert(norm.delta, deltas) + ((norm.carry - 1) * obs)[None]
+    return (
+        normalizer_lib.invert(norm.delta, deltas) + ((norm.carry - 1) * newest(config, obs))[None]
+    )
 
 
 def agent_factors(config: FactorConfig, params: ModelParams) -> jax.Array:
@@ -107,7 +112,8 @@ def factor_model(config: FactorConfig) -> DynamicsModel:
 
 def _init(config: FactorConfig, key: jax.Array) -> Any:
     network = FactorNetwork(config)
-    action = jnp.zeros((), jnp.int32) if config.discrete else jnp.zeros(config.action_size)
+    integers, width = config.tabular_actions, config.action_input_size
+    action = jnp.zeros((), jnp.int32) if integers else jnp.zeros(width)
     agent, inputs = jnp.zeros((), jnp.int32), jnp.zeros(config.input_size)
 
     def init_member(member: jax.Array) -> Any:
@@ -117,22 +123,37 @@ def _init(config: FactorConfig, key: jax.Array) -> Any:
 
 
 def _fit_normalizer(config: FactorConfig, data: Transitions) -> FactorNormalizer:
-    unit = normalizer_lib.identity(config.obs_size)
+    unit = normalizer_lib.identity(config.target_size)
     obs = normalizer_lib.identity(config.input_size)
     if config.normalize_obs:
         obs = normalizer_lib.fit(state_inputs(config, data.obs))
-    carry = jnp.ones(config.obs_size)
+    carry = jnp.ones(config.target_size)
     if config.target == "auto":
-        moved = (data.next_obs - data.obs).std(axis=0)
-        carry = jnp.where(data.next_obs.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
-    delta = normalizer_lib.fit(_target(carry, data)) if config.normalize_delta else unit
-    return FactorNormalizer(obs, delta, carry)
+        before, after = newest(config, data.obs), newest(config, data.next_obs)
+        moved = (after - before).std(axis=0)
+        carry = jnp.where(after.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
+    target = _target(config, carry, data)
+    delta = normalizer_lib.fit(target) if config.normalize_delta else unit
+    return FactorNormalizer(obs, delta, carry, _action_normalizer(config, data.actions))
 
 
-def _target(carry: jax.Array, data: Transitions) -> jax.Array:
+def _action_normalizer(config: FactorConfig, actions: jax.Array) -> Normalizer | None:
+    """Scaling of the action encoder's input `[E]`, in which a one-hot action stays as it is."""
+    if config.tabular_actions or not config.normalize_actions:
+        return None
+    fitted = normalizer_lib.fit(actions)
+    if not config.discrete:
+        return fitted
+    is_input = jnp.arange(config.action_input_size) >= config.action_size
+    return Normalizer(
+        mean=jnp.where(is_input, fitted.mean, 0.0), std=jnp.where(is_input, fitted.std, 1.0)
+    )
+
+
+def _target(config: FactorConfig, carry: jax.Array, data: Transitions) -> jax.Array:
     """What is predicted, in raw units, `[..., D]`."""
-    carried = data.obs * carry.reshape((1,) * (data.obs.ndim - 1) + (-1,))
-    return data.next_obs - carried
+    obs = newest(config, data.obs)
+    return newest(config, data.next_obs) - obs * carry.reshape((1,) * (obs.ndim - 1) + (-1,))
 
 
 def _loss(
@@ -141,7 +162,8 @@ def _loss(
     del key
     network, norm = FactorNetwork(config), params.normalizer
     obs = normalizer_lib.apply(norm.obs, state_inputs(config, batch.obs))
-    target = normalizer_lib.apply(norm.delta, _target(norm.carry, batch))
+    target = normalizer_lib.apply(norm.delta, _target(config, norm.carry, batch))
+    actions = scale_actions(config, norm.actions, batch.actions)
 
     def member_loss(weights: Any, agent: Any, obs: Any, actions: Any, target: Any) -> Any:
         predicted = network.apply({"params": weights}, agent, obs, actions)
@@ -154,7 +176,7 @@ def _loss(
         rows = weights["agent_encoder"]["embedding"][agent]
         return fit + config.agent_penalty * jnp.mean(jnp.square(rows)), mse
 
-    arguments = (params.weights, batch.agent, obs, batch.actions, target)
+    arguments = (params.weights, batch.agent, obs, actions, target)
     if jax.tree.leaves(params.weights)[0].shape[0] == 1:
         # A batched product of one is three times slower than a plain one on a CPU.
         losses, mse = member_loss(*jax.tree.map(lambda leaf: leaf[0], arguments))
@@ -172,11 +194,11 @@ def _bind(
     def fold(weights: Any) -> tuple[jax.Array, jax.Array]:
         variables = {"params": weights}
         u = network.apply(variables, agent, method=FactorNetwork.agent_factors)
-        kernel = weights["state_head"]["kernel"].reshape(-1, config.obs_size, config.rank)
-        bias = weights["state_head"]["bias"].reshape(config.obs_size, config.rank)
+        kernel = weights["state_head"]["kernel"].reshape(-1, config.target_size, config.rank)
+        bias = weights["state_head"]["bias"].reshape(config.target_size, config.rank)
         scale = norm.delta.std[:, None] * u[None, :]  # [D, r]
         kernel, bias = kernel * scale[None], bias * scale
-        if not config.discrete:
+        if not config.tabular_actions:
             return jnp.moveaxis(kernel, 1, 2), bias.T
         actions = jnp.arange(config.action_size)
         w = network.apply(variables, actions, method=FactorNetwork.action_factors)
@@ -191,13 +213,14 @@ def _bind(
         obs_normalizer=norm.obs,
         delta_mean=norm.delta.mean,
         carry=norm.carry,
+        action_normalizer=norm.actions,
     )
 
 
 def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
     """What multiplies the folded layer: one-hot `[..., 1, A]` or action factors `[..., M, r]`."""
-    inputs = encode(config, actions)
-    if config.discrete:
+    inputs = encode(config, scale_actions(config, bound.action_normalizer, actions))
+    if config.tabular_actions:
         return inputs[..., None, :]
     encoder = MLP((*config.action_features, config.rank), config.activation)
     factors = jax.vmap(lambda w: encoder.apply({"params": w}, inputs), out_axes=-2)
@@ -221,7 +244,7 @@ def _step(
             features = jnp.concatenate([features, scaled])
         columns = (features @ kernel.reshape(kernel.shape[0], -1)).reshape(bias.shape) + bias
         moved = jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
-        return bound.carry * obs + moved
+        return advance(config, obs, bound.carry * newest(config, obs) + moved)
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
     ensemble = (bound.trunk, bound.kernel, bound.bias, obs, weights)

@@ -20,6 +20,8 @@ from persim_jax.models.factor_network import (
     FactorConfig,
     FactorNetwork,
     FactorNormalizer,
+    newest,
+    scale_actions,
     state_inputs,
 )
 
@@ -32,14 +34,15 @@ def factor_basis(
     Args:
       config: Sizes.
       params: Ensemble.
-      obs: `[..., D]`.
-      actions: `[...]` int32 or `[..., A]`.
+      obs: `[..., D * L]`.
+      actions: `[...]` int32 or `[..., E]`, inputs joined.
 
     Returns:
       `[M, ..., D, r]`, for scaled targets.
     """
     network = FactorNetwork(config)
     scaled = normalizer_lib.apply(params.normalizer.obs, state_inputs(config, obs))
+    actions = scale_actions(config, params.normalizer.actions, actions)
 
     def member(weights: dict) -> jax.Array:
         variables = {"params": weights}
@@ -51,10 +54,13 @@ def factor_basis(
     return jax.vmap(member)(params.weights)
 
 
-def scaled_target(norm: FactorNormalizer, obs: jax.Array, next_obs: jax.Array) -> jax.Array:
-    """What the model is trained to predict, scaled: `[..., D], [..., D] -> [..., D]`."""
+def scaled_target(
+    config: FactorConfig, norm: FactorNormalizer, obs: jax.Array, next_obs: jax.Array
+) -> jax.Array:
+    """What the model is trained to predict, scaled: twice `[..., D * L]` to `[..., D]`."""
     carry = norm.carry.reshape((1,) * (obs.ndim - 1) + (-1,))
-    return normalizer_lib.apply(norm.delta, next_obs - carry * obs)
+    moved = newest(config, next_obs) - carry * newest(config, obs)
+    return normalizer_lib.apply(norm.delta, moved)
 
 
 def with_factors(

@@ -7,6 +7,7 @@ go through rollouts and planners, which see nothing new.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from persim_jax.data.dataset import OfflineDataset, row_of, validate
+from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.info import AgentId, DatasetInfo, row_of
 from persim_jax.models.base import History, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target, with_factors
@@ -38,6 +40,7 @@ class Trained(Protocol):
     config: FactorConfig
     covariates: Any
     noise: Any
+    info: DatasetInfo | None
 
     def replace(self, **fields: Any) -> Any: ...
 
@@ -51,6 +54,7 @@ class Newcomers(flax.struct.PyTreeNode):
       agent_ids: `[N]`.
       covariates: `[N, C]`; zeros where they were not given.
       forgetting: `[]`, see `persim_jax.personalization.posterior.condition`.
+      agent_names: Where they have names; in the same order.
     """
 
     trained: Any
@@ -58,6 +62,7 @@ class Newcomers(flax.struct.PyTreeNode):
     agent_ids: Any
     covariates: Any
     forgetting: jax.Array
+    agent_names: tuple[str, ...] = flax.struct.field(pytree_node=False, default=())
 
     @property
     def num_agents(self) -> int:
@@ -114,21 +119,26 @@ class Newcomers(flax.struct.PyTreeNode):
         )
         config, params = with_factors(trained.config, trained.params, guesses)
         noise = trained.noise
+        info = trained.info and dataclasses.replace(trained.info, agent_names=self.agent_names)
         return trained.replace(
             params=params, config=config, agent_ids=self.agent_ids, covariates=self.covariates,
             noise=None if noise is None else jnp.repeat(jnp.asarray(noise), num_particles, axis=0),
+            info=info,
         )  # fmt: skip
 
-    def for_agent(self, agent_id: Any, num_particles: int = NUM_PARTICLES) -> Newcomer:
+    def for_agent(self, agent_id: AgentId, num_particles: int = NUM_PARTICLES) -> Newcomer:
         """One newcomer.
 
         Raises:
           KeyError: No newcomer has this id.
         """
-        row = row_of(self.agent_ids, agent_id)
+        row = row_of(self.agent_ids, agent_id, self.agent_names)
         one = jax.tree.map(lambda leaf: leaf[row : row + 1], (self.posterior, self.covariates))
         ids = np.asarray(self.agent_ids)[row : row + 1]
-        only = self.replace(posterior=one[0], covariates=one[1], agent_ids=ids)
+        only = self.replace(
+            posterior=one[0], covariates=one[1], agent_ids=ids,
+            agent_names=self.agent_names[row : row + 1],
+        )  # fmt: skip
         return Newcomer(newcomers=only, num_particles=num_particles)
 
 
@@ -144,9 +154,10 @@ class Newcomer(flax.struct.PyTreeNode):
     num_particles: int = flax.struct.field(pytree_node=False, default=NUM_PARTICLES)
 
     @property
-    def agent_id(self) -> Any:
-        """Its id."""
-        return self.newcomers.agent_ids[0]
+    def agent_id(self) -> AgentId:
+        """Its name, or its id where it has none."""
+        names = self.newcomers.agent_names
+        return names[0] if names else int(self.newcomers.agent_ids[0])
 
     @property
     def mean(self) -> jax.Array:
@@ -171,21 +182,21 @@ class Newcomer(flax.struct.PyTreeNode):
         """The simulator as a `PersonalizedSimulator` with M * P members."""
         return self.newcomers.simulators(self.num_particles).for_agent(self.agent_id)
 
-    def step(self, obs: jax.Array, action: jax.Array) -> Any:
+    def step(self, obs: jax.Array, action: jax.Array, inputs: Any = None) -> Any:
         """As `PersonalizedSimulators.step`; the members are M * P particles."""
-        return self.simulator.step(obs, action)
+        return self.simulator.step(obs, action, inputs)
 
-    def rollout(self, obs: jax.Array, actions: jax.Array) -> Any:
+    def rollout(self, obs: jax.Array, actions: jax.Array, inputs: Any = None) -> Any:
         """As `PersonalizedSimulators.rollout`; the members are M * P particles."""
-        return self.simulator.rollout(obs, actions)
+        return self.simulator.rollout(obs, actions, inputs)
 
-    def policy(self, planner: Any) -> Any:
+    def policy(self, planner: Any, inputs: jax.Array | None = None) -> Any:
         """MPC in this agent's simulator, as a policy; see `PersonalizedSimulators.policy`."""
-        return self.simulator.simulators.policy(jnp.asarray(0), planner)
+        return self.simulator.simulators.policy(jnp.asarray(0), planner, inputs)
 
-    def plan(self, key: jax.Array, obs: jax.Array, planner: Any) -> jax.Array:
+    def plan(self, key: jax.Array, obs: jax.Array, planner: Any, inputs: Any = None) -> jax.Array:
         """As `PersonalizedSimulators.plan`; the key is consumed."""
-        action: jax.Array = self.simulator.plan(key, obs, planner)
+        action: jax.Array = self.simulator.plan(key, obs, planner, inputs)
         return action
 
 
@@ -193,22 +204,24 @@ def personalize(
     trained: Any,
     data: OfflineDataset | Transitions | None = None,
     covariates: Any = None,
-    agent_id: Any = 0,
+    agent_id: AgentId = 0,
     forgetting: float = 1.0,
 ) -> Newcomers | Newcomer:
     """See `PersonalizedSimulators.personalize`."""
     if not 0.0 < forgetting <= 1.0:
         raise ValueError(f"forgetting is {forgetting}: it must be above 0 and at most 1")
     many = isinstance(data, OfflineDataset)
+    names: tuple[str, ...] = ()
     if isinstance(data, OfflineDataset):
         validate(data)
-        agent_ids = np.asarray(data.agent_ids)
+        agent_ids, names = np.asarray(data.agent_ids), data.info.agent_names
     else:
-        agent_ids = np.asarray([agent_id])
+        names = (agent_id,) if isinstance(agent_id, str) else ()
+        agent_ids = np.asarray([0 if names else agent_id])
         covariates = None if covariates is None else jnp.atleast_2d(jnp.asarray(covariates))
     prior, covariates = _priors(trained, len(agent_ids), covariates)
     start = jax.vmap(jax.vmap(posterior_lib.start))(prior)
-    newcomers = Newcomers(trained, start, agent_ids, covariates, jnp.asarray(forgetting))
+    newcomers = Newcomers(trained, start, agent_ids, covariates, jnp.asarray(forgetting), names)
     if data is not None:
         newcomers = newcomers.observe(evidence_of(data))
     return newcomers if many else Newcomer(newcomers)
@@ -222,7 +235,7 @@ def evidence_of(data: OfflineDataset | Transitions) -> History:
     """
     if isinstance(data, OfflineDataset):
         obs = jnp.asarray(data.obs)
-        actions, mask = jnp.asarray(data.actions), jnp.asarray(data.mask)
+        actions, mask = jnp.asarray(data.encoded_actions()), jnp.asarray(data.mask)
         return History(obs[:, :-1], actions, obs[:, 1:], mask)
     found = np.unique(np.asarray(data.agent))
     if len(found) > 1:
@@ -272,11 +285,11 @@ def _priors(trained: Trained, count: int, covariates: Any) -> tuple[FactorPrior,
 
 def _check_evidence(config: FactorConfig, evidence: History) -> None:
     """Refuses transitions that do not fit the model."""
-    leading = evidence.mask.shape
+    leading, integers = evidence.mask.shape, config.tabular_actions
     wanted: dict[str, tuple[int, ...]] = {
         "obs": (*leading, config.obs_size),
         "next_obs": (*leading, config.obs_size),
-        "actions": leading if config.discrete else (*leading, config.action_size),
+        "actions": leading if integers else (*leading, config.action_input_size),
     }
     for name, shape in wanted.items():
         found = getattr(evidence, name)
@@ -287,7 +300,7 @@ def _check_evidence(config: FactorConfig, evidence: History) -> None:
         bad = np.argwhere(~np.isfinite(np.asarray(found)))
         if len(bad):
             raise ValueError(f"{name} of transition {bad[0, 1]} is not finite: leave it out")
-    if config.discrete and evidence.actions.size:
+    if integers and evidence.actions.size:
         low, high = int(evidence.actions.min()), int(evidence.actions.max())
         if low < 0 or high >= config.action_size:
             raise ValueError(
@@ -309,7 +322,7 @@ def _condition(
     def one(args: tuple[FactorPosterior, History]) -> FactorPosterior:
         posterior, evidence = args
         basis = factor_basis(config, params, evidence.obs, evidence.actions)  # [M, T, D, r]
-        target = scaled_target(params.normalizer, evidence.obs, evidence.next_obs)
+        target = scaled_target(config, params.normalizer, evidence.obs, evidence.next_obs)
         axes = (0, 0, None, 0, None, None)
         lifted = jax.vmap(posterior_lib.condition, in_axes=axes)
         return lifted(posterior, basis, target, noise, evidence.mask, forgetting)

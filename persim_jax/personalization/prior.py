@@ -76,10 +76,10 @@ def residual_noise(config: FactorConfig, params: ModelParams, data: Transitions)
       data: What it was trained on, B transitions.
     """
     total = data.agent.shape[0]
-    freedom = max(1 - config.num_agents * config.rank / (total * config.obs_size), 0.5)
+    freedom = max(1 - config.num_agents * config.rank / (total * config.target_size), 0.5)
     data = jax.tree.map(lambda leaf: leaf[:: -(-total // MAX_TRANSITIONS)], data)
     basis = factor_basis(config, params, data.obs, data.actions)  # [M, B, D, r]
-    target = scaled_target(params.normalizer, data.obs, data.next_obs)
+    target = scaled_target(config, params.normalizer, data.obs, data.next_obs)
     factors = agent_factors(config, params)[:, data.agent]  # [M, B, r]
     squares = jnp.square(target[None] - jnp.einsum("mbdr,mbr->mbd", basis, factors))
     kept = squares <= jnp.quantile(squares, 1 - TRIMMED, axis=1, keepdims=True)
