@@ -35,6 +35,7 @@ class Stored(NamedTuple):
       config: Sizes of the model.
       info: Facts of the data, or None.
       support: Where the data lie, or None.
+      noise: `[M, D]`, residuals of the training data; None in files of older versions.
     """
 
     params: ModelParams
@@ -43,6 +44,7 @@ class Stored(NamedTuple):
     config: FactorConfig
     info: DatasetInfo | None = None
     support: DataSupport | None = None
+    noise: np.ndarray | None = None
 
 
 def write(directory: Path, stored: Stored, task_name: str | None) -> None:
@@ -51,6 +53,8 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
     arrays |= support_lib.to_arrays(stored.support)
+    if stored.noise is not None:
+        arrays["noise"] = stored.noise
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
@@ -90,9 +94,13 @@ def read(directory: Path) -> Stored:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         params = jax.tree.unflatten(like, leaves)
+        noise = arrays.get("noise")
         info = DatasetInfo.from_json(sidecar["info"]) if sidecar.get("info") else None
-        support = support_lib.from_arrays(arrays)
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info, support)
+        support, tables = (
+            support_lib.from_arrays(arrays),
+            (arrays["agent_ids"], arrays["covariates"]),
+        )
+        return Stored(params, *tables, config, info, support, noise)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

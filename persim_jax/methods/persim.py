@@ -24,6 +24,7 @@ from persim_jax.methods.base import Method, Monitor
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.optimization import batch_sizes
+from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.rollout import Policy
 from persim_jax.simulators import PersonalizedSimulators
@@ -130,12 +131,14 @@ def fit(
         losses = training.member_losses(model, config.train, params, data, mesh)
         params, losses = mesh_lib.gathered(mesh, (params, losses))
         params = training.keep_best(params, losses, kept.ensemble_size)
+    params = mesh_lib.gathered(mesh, params)
     return PersonalizedSimulators(
-        params=mesh_lib.gathered(mesh, params),
+        params=params,
         agent_ids=dataset.agent_ids,
         covariates=dataset.covariates,
         config=kept,
         task=task,
+        noise=residual_noise(kept, params, mesh_lib.gathered(mesh, data)),
         info=dataset.info,
         support=support_of(dataset),
     )
