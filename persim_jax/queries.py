@@ -13,6 +13,7 @@ import numpy as np
 from persim_jax import arguments
 from persim_jax.data import support as support_lib
 from persim_jax.data.info import AgentId
+from persim_jax.uncertainty import predictive_std
 
 LEVELS = (0.5, 0.8, 0.95)
 """Nominal coverage of the intervals, as validation judges them."""
@@ -72,7 +73,7 @@ def ask(
     members = np.asarray(path.members)
     names = info.target_names if info else tuple(f"obs_{i}" for i in range(members.shape[-1]))
     mean = members.mean(axis=0)
-    std = members.std(axis=0, ddof=1 if len(members) > 1 else 0)
+    std = predictive_std(simulators.params, simulators.noise, members)
     lower, upper = intervals(mean, std, levels)
     outside = np.zeros(len(mean), bool)
     notes: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task, Transitions
-from persim_jax.uses import SimulatorUses
+from persim_jax.uses import AgentUses, SimulatorUses
 
 
 class Prediction(NamedTuple):
@@ -279,7 +279,7 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class PersonalizedSimulator:
+class PersonalizedSimulator(AgentUses):
     """The simulator of one agent.
 
     Attributes:

@@ -298,3 +298,32 @@ def _check_start(task: Task, draw: ResetFn) -> None:
         else (jnp.asarray(spec.action_low) + jnp.asarray(spec.action_high)) / 2
     )
     tasks.check_rewards(task, *(x[None] for x in (obs, action, obs)))
+
+
+class AgentUses:
+    """The same for the simulator of one agent, which has `simulators` and an `agent_id`."""
+
+    simulators: Any
+    agent_id: AgentId
+
+    def query(self, actions: Any, obs: Any = None, inputs: Any = None, **options: Any) -> Any:
+        """As `PersonalizedSimulators.query`."""
+        return self.simulators.query(self.agent_id, actions, obs, inputs, **options)
+
+    def plan_episode(
+        self, key: jax.Array, planner: PlannerConfig, num_steps: int, **start: Any
+    ) -> PlannedEpisode:
+        """As `PersonalizedSimulators.plan_episode`."""
+        episode: PlannedEpisode = self.simulators.plan_episode(
+            key, self.agent_id, planner, num_steps, **start
+        )
+        return episode
+
+    def to_gymnasium(self, reward: RewardFn | None = None, **options: Any) -> GymnasiumEnv:
+        """As `PersonalizedSimulators.to_gymnasium`."""
+        env: GymnasiumEnv = self.simulators.to_gymnasium(self.agent_id, reward, **options)
+        return env
+
+    def export_rollout(self, path: str | os.PathLike[str], num_steps: int | None = None) -> None:
+        """As `PersonalizedSimulators.export_rollout`."""
+        self.simulators.export_rollout(path, self.agent_id, num_steps)

@@ -1,11 +1,19 @@
 """Simulators as environments and with users' rewards: what they hand on, and what they refuse."""
 
+import functools
+
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from jax import export
 
+from persim_jax import queries
+from persim_jax.data.lags import with_lags
+from persim_jax.planning.mpc import PlannerConfig
+from tests.data.segmented import make_segmented
 from tests.test_simulators import going_right, make
 from tests.users import actions_of, inputs_of, untrained
 
@@ -157,3 +165,35 @@ def test_a_task_has_the_datas_bounds_or_given_ones():
     with pytest.raises(ValueError, match="range of actions is not known: give action_low"):
         simulators.replace(support=None).with_reward(upwards, max_steps=3)
     assert untrained().with_reward(upwards).task.spec.num_actions == 3
+
+
+@functools.cache
+def newcomer(count, inputs=False):
+    """dora, of whom so many transitions of bob are known."""
+    dataset = with_lags(make_segmented(inputs=inputs), 2)
+    data = jax.tree.map(lambda leaf: leaf[:count], dataset.for_agent("bob").transitions())
+    simulators = untrained(inputs=inputs).replace(noise=np.full((3, 2), 1e-3, np.float32))
+    return simulators.personalize(data, agent_id="dora").simulator
+
+
+def test_a_newcomer_is_asked_planned_for_and_trained_in_like_any_other(tmp_path, key):
+    dora, start = newcomer(3), np.float32([[103.0, -3.0], [104.0, -4.0]])
+    ask = functools.partial(queries.ask, agent_id="dora", actions=[0, 1, 2], obs=start)
+    answer = ask(dora.simulators)
+    np.testing.assert_array_equal(answer.members, dora.rollout(start, [0, 1, 2]).members)
+    assert len(answer.members) == 3 * 4  # members and guesses of the factors
+    # Less is known from one transition than from three.
+    np.testing.assert_array_less(answer.std, ask(newcomer(1).simulators).std)
+    with pytest.raises(ValueError, match="where agent dora was last seen is not known: give a st"):
+        dora.query([0, 1])
+    check_env(dora.to_gymnasium(upwards, driver="random_member"))
+    planned = dora.simulators.with_reward(upwards).for_agent("dora")
+    episode = planned.plan_episode(key, PlannerConfig(num_candidates=20, horizon=2), 3, obs=start)
+    path = dora.rollout(start, episode.actions)
+    np.testing.assert_allclose(episode.members[:, 1:, :2], path.members, rtol=1e-5)
+    dora.export_rollout(tmp_path / "dora")
+    call = export.deserialize(bytearray((tmp_path / "dora").read_bytes())).call
+    mean, _ = call(
+        np.int32([0]), np.asarray(dora.simulators.as_obs(start))[None], np.int32([[0, 1, 2]])
+    )
+    np.testing.assert_allclose(mean[0], answer.mean, rtol=1e-5)

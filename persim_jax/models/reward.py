@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax import normalizer as normalizer_lib
+from persim_jax.data.dataset import OfflineDataset
 from persim_jax.normalizer import Normalizer
 from persim_jax.types import Transitions
 
@@ -93,6 +94,17 @@ class LearnedReward:
             f"learned reward, error {self.rmse:.3g} and R^2 {self.r2:.3f} on "
             f"{self.num_held_out} held-out transitions"
         )
+
+
+def learn_reward(
+    key: jax.Array, dataset: OfflineDataset, config: RewardConfig | None = None
+) -> LearnedReward:
+    """Learns a reward from a dataset's own column; see `fit_reward`.
+
+    Exogenous inputs are left out, as rewards are functions of states and actions.
+    """
+    data = dataset.replace(inputs=None).transitions()
+    return fit_reward(key, data, dataset.info.num_actions, config)
 
 
 def fit_reward(
