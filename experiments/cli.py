@@ -7,6 +7,7 @@ import csv
 import difflib
 import importlib
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -91,7 +92,10 @@ def one_line_each() -> Iterator[None]:
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         tell("warning", str(message), "bold yellow")
 
+    # That there is no TPU is no news.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = show
         try:
             yield
