@@ -131,9 +131,8 @@ if __name__ == "__main__":
     )  # fmt: skip
     flags.DEFINE_string("out", None, "CSV to write; it must not exist.", required=True)
     flags.DEFINE_string(
-        "state", None, "Where to start: numbers as in 1.5,2 (with lags the rows one after another, "
-        "the oldest first), or a table whose last rows are taken. By default where the agent was "
-        "last seen.",
+        "state", None, "Where to start: numbers as in 1.5,2, or a table as the data whose last "
+        "rows are taken, which simulators with lags need. By default where the agent was last seen.",
     )  # fmt: skip
     flags.DEFINE_list("levels", list(map(str, queries.LEVELS)), "Coverage of the intervals.")
     app.run(main)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from persim_jax.data.lags import Recent
 from persim_jax.data.tables import numbers, read_table
 from persim_jax.simulators import PersonalizedSimulators
 
@@ -42,7 +43,10 @@ def open_simulators(workdir: str | Path) -> PersonalizedSimulators:
 
 
 def read_schedule(
-    path: str | Path, simulators: PersonalizedSimulators, with_actions: bool
+    path: str | Path,
+    simulators: PersonalizedSimulators,
+    with_actions: bool,
+    last: bool = True,
 ) -> Schedule:
     """Reads the steps ahead from a table with a row for each; other columns are left alone.
 
@@ -53,12 +57,15 @@ def read_schedule(
       path: CSV or Parquet.
       simulators: Whose.
       with_actions: Whether actions are read, too.
+      last: Whether the last row counts.
 
     Raises:
       FileNotFoundError: There is no such file.
       ValueError: A column is missing, or a cell is no number or no action; says which.
     """
     table = read_table(Path(path))
+    if not last:
+        table = {name: cells[:-1] for name, cells in table.items()}
     config, info = simulators.config, simulators.info
     inputs = actions = None
     if config.num_inputs:
@@ -116,16 +123,17 @@ def _levels(path: str | Path, table: dict[str, np.ndarray], levels: Sequence[str
     return np.asarray([list(levels).index(name) for name in names], np.int32)
 
 
-def read_state(text: str | None, simulators: PersonalizedSimulators) -> np.ndarray | None:
+def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
     """A state from a command line: numbers, or a table whose last rows are the agent's history.
 
     Args:
-      text: "a,b,c": the coordinates, of a model with lags those of its last rows one after
-        another, the oldest first; or a path. None stays None: where the agent was last seen.
+      text: "a,b,c", the coordinates; or the path of a table with a row for each moment in order of
+        time, in the columns of the data. A model with lags needs such a table, with actions and
+        inputs (those of the last row are not used). None stays None: where the agent was last seen.
       simulators: Whose.
 
     Returns:
-      `[R, D]` rows in order of time.
+      What `PersonalizedSimulators.query` takes as `obs`.
 
     Raises:
       FileNotFoundError: It is neither numbers nor a file.
@@ -134,22 +142,23 @@ def read_state(text: str | None, simulators: PersonalizedSimulators) -> np.ndarr
     if text is None:
         return None
     config, info = simulators.config, simulators.info
-    width, lags = config.target_size, config.lags
-    names = info.target_names if info else tuple(f"state_{i}" for i in range(width))
+    names = info.target_names if info else tuple(f"obs_{i}" for i in range(config.target_size))
     try:
         flat = np.asarray([float(part) for part in text.split(",")], np.float32)
     except ValueError:
         rows = _columns(text, read_table(Path(text)), names, "states")
-    else:
-        if flat.size % width or flat.size < width * lags:
-            raise ValueError(
-                f"--state has {flat.size} numbers: a state is {', '.join(names)}"
-                + (f", {lags} times, the oldest first" if lags > 1 else "")
-            )
-        rows = flat.reshape(-1, width)
-    if len(rows) < lags:
-        raise ValueError(f"--state has {len(rows)} rows: these simulators look at the last {lags}")
-    return rows if lags > 1 else rows[-1]
+        if config.lags == 1:
+            return rows[-1]
+        past = read_schedule(text, simulators, with_actions=True, last=False)
+        return Recent(rows, np.asarray(past.actions), past.inputs)
+    if config.lags > 1:
+        raise ValueError(
+            f"--state is {text}: these simulators look at the last {config.lags} moments and at "
+            "what was done in between; give a table of them, with the columns of the data"
+        )
+    if flat.size != len(names):
+        raise ValueError(f"--state has {flat.size} numbers: a state is {', '.join(names)}")
+    return flat
 
 
 def trusted_steps(workdir: str | Path, agent: str | int) -> tuple[int | None, str]:

@@ -13,7 +13,7 @@ from jax import export
 from packaging.requirements import Requirement
 
 from tests.test_simulators import ACTIONS, CONTINUOUS, DISCRETE, IDS, OBS, make
-from tests.users import actions_of, inputs_of, untrained
+from tests.users import actions_of, inputs_of, untrained, window
 
 # What reads the file: jax, flatbuffers, with which jax reads it, and what these depend on.
 READERS = ("jax", "flatbuffers")
@@ -69,7 +69,8 @@ def run_elsewhere(tmp_path, file, arguments):
 def test_a_file_of_all_agents_gives_the_same_numbers_where_only_jax_is(tmp_path):
     simulators, file = untrained(discrete=False), tmp_path / "agents.stablehlo"
     simulators.export_rollout(file)
-    history = np.float32([[3, -2, 3, -2], [9, -4, 9, -4], [100, -3, 100, -3], [5, -2, 5, -2]])
+    rows = [[[3, -2]] * 2, [[9, -4], [9, -3]], [[100, -3]] * 2, [[5, -2]] * 2]
+    history = np.stack([window(simulators, row) for row in rows])
     actions = np.stack([actions_of(False, 6, seed) for seed in range(4)])
     inputs = np.stack([inputs_of(6, seed) for seed in range(4)])
     ids = np.int32([2, 0, 1, 99])

@@ -8,10 +8,11 @@ import pytest
 import scipy.stats
 
 from persim_jax import queries
+from persim_jax.data.lags import Recent
 from persim_jax.queries import intervals
 from persim_jax.simulators import PersonalizedSimulators
 from tests.test_simulators import make
-from tests.users import actions_of, inputs_of, untrained
+from tests.users import actions_of, inputs_of, recent, untrained, window
 
 STEPS = 5
 both = pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
@@ -31,7 +32,7 @@ def test_intervals_are_scipys():
 @both
 def test_an_answer_is_the_rollout_with_the_spread_of_its_members(discrete):
     simulators = untrained(discrete)
-    history = np.float32([[3.0, -2.0], [3.5, -2.5]])
+    history = recent(simulators, [[3.0, -2.0], [3.5, -2.5]])
     actions, inputs = actions_of(discrete, STEPS), inputs_of(STEPS)
     answer = simulators.query("bob", actions, history, inputs, levels=(0.8,))
     path = simulators.rollout("bob", history, actions, inputs)
@@ -48,11 +49,13 @@ def test_an_answer_is_the_rollout_with_the_spread_of_its_members(discrete):
 
 def test_without_a_state_it_starts_where_the_agent_was_last_seen():
     simulators, actions, inputs = untrained(), actions_of(True, STEPS), inputs_of(STEPS)
-    # bob's last two rows, in order of time.
-    history = np.float32([[104.0, -4.0], [105.0, -5.0]])
+    # bob's last two rows, and what he did in between: action 4 mod 3, input 104 / 10.
+    history = Recent(np.float32([[104, -4], [105, -5]]), np.int32([1]), np.float32([[10.4]]))
     given = simulators.query("bob", actions, history, inputs)
     np.testing.assert_array_equal(simulators.query("bob", actions, None, inputs).mean, given.mean)
-    np.testing.assert_array_equal(simulators.last_obs("bob"), [105, -5, 104, -4])
+    np.testing.assert_allclose(
+        simulators.last_obs("bob"), [105, -5, 104, -4, 0, 1, 0, 10.4], rtol=1e-6
+    )
 
 
 def test_files_keep_where_agents_were_last_seen_and_older_ones_ask_for_a_state(tmp_path):
@@ -65,7 +68,7 @@ def test_files_keep_where_agents_were_last_seen_and_older_ones_ask_for_a_state(t
     older = simulators.replace(support=None)
     with pytest.raises(ValueError, match="where agent ann was last seen is not known: give a st"):
         older.query("ann", actions, None, inputs)
-    assert older.query("ann", actions, [[1.0, 0.0], [2.0, 0.0]], inputs).notes == ()
+    assert older.query("ann", actions, window(older, [[1, 0], [2, 0]]), inputs).notes == ()
     assert make().query(7, [0, 1], [0.3, -0.2]).names == ("obs_0", "obs_1")
 
 
@@ -82,12 +85,12 @@ def test_a_task_does_not_clip_what_is_asked():
 
 def test_a_path_that_leaves_the_data_is_told_once_with_its_first_step():
     simulators, actions, inputs = untrained(), actions_of(True, STEPS), inputs_of(STEPS)
-    far = np.float32([[300.0, -3.0], [300.0, -3.0]])
+    far = recent(simulators, [[300, -3], [300, -3]])
     with pytest.warns(UserWarning, match=r"the start is outside the range of the data \(x from 1"):
         answer = simulators.query("ann", actions, far, inputs)
     assert answer.outside.all()
     # y grows by about 0.2 in each step, and the data end at -1.
-    near = np.float32([[100.0, -2.3], [100.0, -2.1]])
+    near = recent(simulators, [[100, -2.3], [100, -2.1]])
     answer = queries.ask(simulators, "ann", actions_of(True, 12), near, inputs_of(12))
     first = int(np.argmax(answer.mean[:, 1] > -1))
     assert 1 < first < 11
@@ -111,9 +114,13 @@ def test_one_member_has_no_spread():
     ("change", "error", "message"),
     [
         ({"agent_id": "anne"}, KeyError, "no agent has the id anne.*such as ann"),
-        ({"obs": [[1.0, 2.0]]}, ValueError, "2 lags need as many rows"),
-        ({"obs": [1.0, 2.0]}, ValueError, r"obs has shape \(2,\): this model's is \(4,\)"),
-        ({"obs": [1.0, 2.0, np.nan, 0.0]}, ValueError, r"obs holds nan at \(2,\)"),
+        (
+            {"obs": Recent([[1.0, 2.0]], np.int32([]), np.ones((0, 1)))},
+            ValueError,
+            "2 lags need at",
+        ),
+        ({"obs": [1.0, 2.0]}, ValueError, r"obs has shape \(2,\): this model's is \(8,\)"),
+        ({"obs": [1.0, 2.0, np.nan, 0.0, 0, 1, 0, 3]}, ValueError, r"obs holds nan at \(2,\)"),
         ({"actions": [0, 3]}, ValueError, "reach from 0 to 3"),
         ({"actions": [[0], [1]]}, ValueError, r"int32 of shape \(2, 1\)"),
         ({"inputs": None}, ValueError, r"takes 1 inputs \(meal\)"),

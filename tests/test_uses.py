@@ -15,7 +15,7 @@ from persim_jax.data.lags import with_lags
 from persim_jax.planning.mpc import PlannerConfig
 from tests.data.segmented import make_segmented
 from tests.test_simulators import going_right, make
-from tests.users import actions_of, inputs_of, untrained
+from tests.users import actions_of, inputs_of, recent, untrained, window
 
 
 def upwards(obs, action, next_obs):
@@ -54,7 +54,7 @@ def test_actions_are_in_the_datas_units_of_which_the_checker_has_an_opinion():
 def test_an_episode_is_the_rollout_with_its_inputs(discrete):
     simulators = untrained(discrete)
     actions, inputs = actions_of(discrete, 5), inputs_of(5)
-    start = np.float32([100.0, -4.0, 100.1, -4.2])
+    start = window(simulators, [[100.1, -4.2], [100, -4]])
     env = simulators.to_gymnasium("cy", upwards, reset=start, inputs=inputs)
     obs, _ = env.reset(seed=0)
     np.testing.assert_array_equal(obs, start)
@@ -71,7 +71,7 @@ def test_an_episode_is_the_rollout_with_its_inputs(discrete):
 
 def test_a_random_member_drives_an_episode_and_another_one_the_next():
     simulators = untrained(inputs=False)
-    start = np.float32([100.0, -4.0, 100.1, -4.2])
+    start = window(simulators, [[100.1, -4.2], [100, -4]])
     env = simulators.to_gymnasium("ann", upwards, reset=start, driver="random_member", max_steps=9)
     path = simulators.rollout("ann", start, [1, 2])
     drivers, before = set(), start
@@ -99,12 +99,12 @@ def test_episodes_begin_where_agents_did_or_where_they_are_told_to():
     env.reset(seed=0)
     assert {tuple(env.reset()[0].tolist()) for _ in range(30)} == firsts
     assert env.spec.kwargs["task"].spec.max_steps == int(simulators.support.longest)
-    rows = np.float32([[10, -3, 10, -3], [20, -2, 20, -2]])
+    rows = np.stack([window(simulators, [[x, -3]] * 2) for x in (10, 20)])
     given = simulators.to_gymnasium("ann", upwards, reset=rows)
     given.reset(seed=0)
     assert {given.reset()[0][0] for _ in range(20)} == {10.0, 20.0}
-    own = simulators.to_gymnasium("ann", upwards, reset=lambda key: jnp.full(4, -2.0))
-    assert own.reset(seed=0)[0].tolist() == [-2.0] * 4
+    own = simulators.to_gymnasium("ann", upwards, reset=lambda key: jnp.full(7, -2.0))
+    assert own.reset(seed=0)[0].tolist() == [-2.0] * 7
 
 
 def test_gymnasiums_tools_make_it_again():
@@ -123,8 +123,8 @@ def test_what_cannot_become_an_environment_is_refused():
         ({"reward": upwards}, "takes 1 inputs"),
         ({"reward": upwards, "inputs": inputs, "max_steps": 9}, r"inputs have shape \(4, 1\)"),
         ({"reward": upwards, "inputs": inputs, "reset": [1.0]}, r"reset has shape \(1,\)"),
-        ({"reward": upwards, "inputs": inputs, "reset": [np.nan] * 4}, "finite states are due"),
-        ({"reward": lambda o, a, n: o, "inputs": inputs}, r"float32 of shape \(4,\)"),
+        ({"reward": upwards, "inputs": inputs, "reset": [np.nan] * 8}, "finite states are due"),
+        ({"reward": lambda o, a, n: o, "inputs": inputs}, r"float32 of shape \(8,\)"),
         ({"reward": lambda o, a, n: jnp.log(o[1]), "inputs": inputs}, "gives nan at obs"),
     ]
     for arguments, message in refused:
@@ -143,7 +143,7 @@ def test_what_cannot_become_an_environment_is_refused():
 def test_a_reward_that_stops_being_a_number_is_told_in_the_step():
     simulators = untrained(inputs=False)
     # y rises by about 0.2 in a step, from -1 through zero.
-    start = np.float32([100.0, -0.5, 100.0, -0.7])
+    start = window(simulators, [[100, -0.7], [100, -0.5]])
     env = simulators.to_gymnasium("ann", lambda o, a, n: jnp.sqrt(-n[1]), reset=start, max_steps=9)
     env.reset(seed=0)
     for _ in range(2):
@@ -177,7 +177,8 @@ def newcomer(count, inputs=False):
 
 
 def test_a_newcomer_is_asked_planned_for_and_trained_in_like_any_other(tmp_path, key):
-    dora, start = newcomer(3), np.float32([[103.0, -3.0], [104.0, -4.0]])
+    dora = newcomer(3)
+    start = recent(dora.simulators, [[103, -3], [104, -4]])
     ask = functools.partial(queries.ask, agent_id="dora", actions=[0, 1, 2], obs=start)
     answer = ask(dora.simulators)
     np.testing.assert_array_equal(answer.members, dora.rollout(start, [0, 1, 2]).members)

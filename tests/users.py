@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from persim_jax.data.lags import with_lags
+from persim_jax.data.lags import Recent, with_lags
 from persim_jax.data.support import support_of
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.models.factor import factor_model
@@ -49,3 +49,17 @@ def actions_of(discrete, steps, seed=0):
 def inputs_of(steps, seed=0):
     """One input within the range of the data."""
     return np.random.default_rng(seed).uniform(1, 20, (steps, 1)).astype(np.float32)
+
+
+def recent(simulators, rows):
+    """The last moments: rows `[R, 2]` in order of time, actions 1 or in range, inputs 3."""
+    rows, config = np.float32(rows), simulators.config
+    steps = len(rows) - 1
+    actions = np.ones(steps, np.int32) if config.discrete else np.float32([[0.5, 1003]] * steps)
+    inputs = np.full((steps, 1), 3.0, np.float32) if config.num_inputs else None
+    return Recent(rows, actions, inputs)
+
+
+def window(simulators, rows):
+    """The same as the model takes it, `[obs_size]`."""
+    return np.asarray(simulators.as_obs(recent(simulators, rows)))

@@ -29,8 +29,8 @@ def test_continuous_actions_and_lags():
     assert support.action_counts.shape == (0,)
     assert support.input_range.shape == (2, 0)
     # With two lags each run loses its first step: ann's first window ends at t = 1.
-    np.testing.assert_array_equal(support.first_obs[0], [1, -1, 0, 0])
-    np.testing.assert_array_equal(support.last_obs[1], [105, -5, 104, -4])
+    np.testing.assert_allclose(support.first_obs[0], [1, -1, 0, 0, 0, 1000])
+    np.testing.assert_allclose(support.last_obs[1], [105, -5, 104, -4, 4 / 7, 1004])
 
 
 def test_rows_that_no_step_touches_do_not_widen_the_range():

@@ -10,7 +10,7 @@ import pytest
 from experiments import cli
 from experiments.plan import plan, planner_of
 from persim_jax.planning.config import PlannerConfig
-from tests.users import untrained
+from tests.users import recent, untrained
 
 REWARDS = """
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ def rooted(obs, action, next_obs):
 def wide(obs, action, next_obs):
     return next_obs
 """
-STATE = "100,-4.0,99.5,-3.8"
+STATE = "rows.csv"
 FIELDS = {"num_candidates": 20, "horizon": 2}
 
 
@@ -43,6 +43,8 @@ def world(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(REWARDS)
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "hungry.py").write_text("import nowhere_to_be_found\n")
+    (tmp_path / "rows.csv").write_text("x,y,action,meal\n100,-4,low,3\n99.5,-3.8,,\n")
+    (tmp_path / "high.csv").write_text("x,y,action,meal\n100,-3.6,low,3\n99.5,-3.3,,\n")
     (tmp_path / "meals.csv").write_text("meal\n3\n4\n5\n")
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -70,7 +72,8 @@ def test_a_plan_is_written_with_its_path_intervals_and_rewards(world):
     levels = ("none", "low", "high")
     actions = [levels.index(row["action"]) for row in rows]
     np.testing.assert_array_equal(actions, episode.actions)
-    path = untrained().rollout("bob", [[100, -4], [99.5, -3.8]], actions, [[3], [4], [5]])
+    start = recent(untrained(), [[100, -4], [99.5, -3.8]])
+    path = untrained().rollout("bob", start, actions, [[3], [4], [5]])
     np.testing.assert_allclose([float(r["y"]) for r in rows], path.mean[:, 1], rtol=1e-5)
     np.testing.assert_allclose([float(r["reward"]) for r in rows], path.mean[:, 1], rtol=1e-5)
     worst = np.asarray(path.members)[:, :, 1].min(axis=0)
@@ -81,7 +84,7 @@ def test_a_plan_is_written_with_its_path_intervals_and_rewards(world):
 
 
 def test_an_end_shortens_the_table_and_risk_is_the_planners(world):
-    episode, _ = planned(terminated="my_rewards:high", steps=3, state="100,-3.6,99.5,-3.3")
+    episode, _ = planned(terminated="my_rewards:high", steps=3, state="high.csv")
     steps = int(episode.mask.sum())
     assert 1 <= steps < 3
     assert len(read("plan.csv")) == steps
@@ -102,7 +105,7 @@ def test_an_end_shortens_the_table_and_risk_is_the_planners(world):
         ("broken:upwards", "module 'broken' cannot be imported: ZeroDivisionError: division by"),
         ("my_rewards:upward", r"no function 'upward' \(did you mean 'upwards'\?\)"),
         ("my_rewards:LIMIT", "has no function 'LIMIT'"),
-        ("my_rewards:wide", r"the reward function returns float32 of shape \(4,\)"),
+        ("my_rewards:wide", r"the reward function returns float32 of shape \(8,\)"),
         ("my_rewards:rooted", "the reward function gives nan"),
         ("my_rewards:high", "the reward function cannot be traced"),
     ],

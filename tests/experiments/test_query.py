@@ -12,16 +12,26 @@ from experiments import cli, questions
 from experiments.query import query
 from experiments.stamps import ROOT
 from tests.test_simulators import make
-from tests.users import untrained
+from tests.users import recent, untrained
 
-HISTORY = "100,-4.0,99.5,-3.8"
-ROWS = np.float32([[100, -4], [99.5, -3.8]])
+TABLE = "time,x,y,action_dose,meal\n0,7,-1,none,1\n1,100,-4,low,3\n2,99.5,-3.8,,\n"
 
 
 @pytest.fixture
 def workdir(tmp_path):
     untrained().save(tmp_path / "run" / "simulators")
     return tmp_path / "run"
+
+
+@pytest.fixture
+def history(tmp_path):
+    """The last two of its rows, with action 1 and input 3 between them, are where to start."""
+    (tmp_path / "rows.csv").write_text(TABLE)
+    return str(tmp_path / "rows.csv")
+
+
+def start():
+    return recent(untrained(), [[100, -4], [99.5, -3.8]])
 
 
 @pytest.fixture
@@ -36,10 +46,10 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_an_answer_is_the_librarys_with_names_and_intervals(workdir, doses, tmp_path):
+def test_an_answer_is_the_librarys_with_names_and_intervals(workdir, doses, tmp_path, history):
     out = tmp_path / "answer.csv"
-    answer, notes = query(workdir, "bob", doses, out, HISTORY, (0.8,))
-    expected = untrained().query("bob", [1, 0, 2], ROWS, [[3], [4], [5.5]], (0.8,))
+    answer, notes = query(workdir, "bob", doses, out, history, (0.8,))
+    expected = untrained().query("bob", [1, 0, 2], start(), [[3], [4], [5.5]], (0.8,))
     np.testing.assert_array_equal(answer.mean, expected.mean)
     rows = read(out)
     assert list(rows[0]) == [
@@ -56,16 +66,19 @@ def test_an_answer_is_the_librarys_with_names_and_intervals(workdir, doses, tmp_
     assert f"{out.name}.tmp" not in {p.name for p in tmp_path.iterdir()}
 
 
-def test_a_state_may_be_a_table_or_left_out(workdir, doses, tmp_path):
-    table = tmp_path / "rows.csv"
-    table.write_text("time,x,y\n0,7,-1\n1,100,-4\n2,99.5,-3.8\n")
-    found = [
-        query(workdir, "bob", doses, tmp_path / f"{i}.csv", state)[0].mean
-        for i, state in enumerate((HISTORY, str(table), None))
-    ]
-    np.testing.assert_array_equal(found[0], found[1])
+def test_without_a_state_it_starts_where_the_agent_was_last_seen(workdir, doses, tmp_path):
+    answer, _ = query(workdir, "bob", doses, tmp_path / "out.csv")
     last = untrained().query("bob", [1, 0, 2], None, [[3], [4], [5.5]]).mean
-    np.testing.assert_array_equal(found[2], last)
+    np.testing.assert_array_equal(answer.mean, last)
+
+
+def test_without_lags_a_state_is_numbers_or_the_last_row_of_a_table(history):
+    simulators = untrained(inputs=False, lags=1)
+    np.testing.assert_allclose(questions.read_state("99.5,-3.8", simulators), [99.5, -3.8])
+    np.testing.assert_allclose(questions.read_state(history, simulators), [99.5, -3.8])
+    assert questions.read_state(None, simulators) is None
+    with pytest.raises(ValueError, match="--state has 3 numbers: a state is x, y"):
+        questions.read_state("1,2,3", simulators)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +91,11 @@ def test_a_state_may_be_a_table_or_left_out(workdir, doses, tmp_path):
     ],
 )
 def test_the_verdict_is_told_and_steps_beyond_it_are_marked(
-    workdir, doses, tmp_path, verdict, note, beyond
+    workdir, doses, history, tmp_path, verdict, note, beyond
 ):
     agents = {"bob": verdict} if verdict else {"ann": {"verdict": "trust", "steps": 9}}
     (workdir / "verdict.json").write_text(json.dumps({"agents": agents}))
-    _, notes = query(workdir, "bob", doses, tmp_path / "out.csv", HISTORY)
+    _, notes = query(workdir, "bob", doses, tmp_path / "out.csv", history)
     assert [note in found for found in notes] == ([True] if note else [])
     assert "".join(row["beyond_trust"] for row in read(tmp_path / "out.csv")) == beyond
 
@@ -91,7 +104,7 @@ def test_continuous_actions_stand_in_columns_of_their_names(tmp_path):
     untrained(discrete=False).save(tmp_path / "run" / "simulators")
     path, out = tmp_path / "doses.csv", tmp_path / "out.csv"
     path.write_text("rate,dose,meal\n1003,0.5,4\n1004,9,4\n")
-    _, notes = query(tmp_path / "run", "cy", path, out, HISTORY)
+    _, notes = query(tmp_path / "run", "cy", path, out)
     assert [(row["dose"], row["rate"]) for row in read(out)] == [("0.5", "1003"), ("9", "1004")]
     assert any("1 of 2 actions are outside the range of the data (dose from" in n for n in notes)
 
@@ -117,10 +130,10 @@ def test_simulators_without_names_take_numbers(tmp_path):
         ("action,meal\nlow\n", "row 1 of .* has 1 cells"),
     ],
 )
-def test_tables_of_actions_that_do_not_fit_are_refused(workdir, tmp_path, table, message):
+def test_tables_of_actions_that_do_not_fit_are_refused(workdir, tmp_path, table, message, history):
     (tmp_path / "doses.csv").write_text(table)
     with pytest.raises(ValueError, match=message):
-        query(workdir, "bob", tmp_path / "doses.csv", tmp_path / "out.csv", HISTORY)
+        query(workdir, "bob", tmp_path / "doses.csv", tmp_path / "out.csv", history)
     assert not (tmp_path / "out.csv").exists()
     assert (tmp_path / "doses.csv").read_text() == table
 
@@ -129,25 +142,30 @@ def test_tables_of_actions_that_do_not_fit_are_refused(workdir, tmp_path, table,
     ("change", "error", "message"),
     [
         ({"agent": "bop"}, KeyError, "no agent has the id bop.*such as bob"),
-        ({"state": "1,2,3"}, ValueError, "--state has 3 numbers: a state is x, y, 2 times, the ol"),
-        ({"state": "1,2"}, ValueError, "--state has 2 numbers"),
+        (
+            {"state": "1,2"},
+            ValueError,
+            "--state is 1,2: these simulators look at the last 2 moments",
+        ),
         ({"state": "rows.csv"}, FileNotFoundError, "there is no file rows.csv"),
         ({"actions": "doses.txt"}, FileNotFoundError, "there is no file doses.txt"),
         ({"workdir": "elsewhere"}, FileNotFoundError, "no simulators in elsewhere: fit some first"),
     ],
 )
-def test_questions_that_do_not_fit_are_refused(workdir, doses, tmp_path, change, error, message):
+def test_questions_that_do_not_fit_are_refused(
+    workdir, doses, tmp_path, change, error, message, history
+):
     arguments = {"workdir": workdir, "agent": "bob", "actions": doses, "out": tmp_path / "out.csv"}
     with pytest.raises(error, match=message):
-        query(**arguments | {"state": HISTORY} | change)
+        query(**arguments | {"state": history} | change)
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_an_answer_that_exists_is_not_replaced(workdir, doses, tmp_path):
+def test_an_answer_that_exists_is_not_replaced(workdir, doses, tmp_path, history):
     out = tmp_path / "out.csv"
     out.write_text("dear")
     with pytest.raises(ValueError, match="exists already: give another --out"):
-        query(workdir, "bob", doses, out, HISTORY)
+        query(workdir, "bob", doses, out, history)
     assert out.read_text() == "dear"
 
 
@@ -161,20 +179,25 @@ def test_a_table_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_short_history_is_refused(tmp_path):
-    (tmp_path / "rows.csv").write_text("x,y\n1,2\n")
-    with pytest.raises(ValueError, match="--state has 1 rows: these simulators look at the last 2"):
-        questions.read_state(str(tmp_path / "rows.csv"), untrained())
+def test_a_history_that_does_not_fit_is_refused(workdir, doses, tmp_path):
+    for table, message in {
+        "x,y,action,meal\n1,2,low,3\n": "1 observations .* 2 lags need at least 2",
+        "x,y,meal\n1,2,3\n1,2,3\n": "0 columns whose name begins with action",
+        "x,action,meal\n1,low,3\n1,low,3\n": "no column 'y': the states of",
+    }.items():
+        (tmp_path / "rows.csv").write_text(table)
+        with pytest.raises(ValueError, match=message):
+            query(workdir, "bob", doses, tmp_path / "out.csv", str(tmp_path / "rows.csv"))
 
 
 @pytest.mark.slow
-def test_the_command_warns_and_errs_in_single_lines(workdir, doses, tmp_path):
+def test_the_command_warns_and_errs_in_single_lines(workdir, doses, tmp_path, history):
     def launch(*flags):
         command = [sys.executable, "-m", "experiments.query", f"--workdir={workdir}", *flags]
         return subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
 
     out = f"--out={tmp_path / 'out.csv'}"
-    done = launch("--agent=bob", f"--actions={doses}", f"--state={HISTORY}", out)
+    done = launch("--agent=bob", f"--actions={doses}", f"--state={history}", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("wrote 3 steps of agent bob")
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["warning"]

@@ -75,7 +75,7 @@ def test_each_decision_looks_ahead_along_the_inputs_and_repeats_the_last(key):
             float(simulators.step("ann", episode.obs[t], a, inputs[t]).mean[1]) for a in range(3)
         ]
         assert reached[int(episode.actions[t])] == max(reached)
-    assert state.shape == (3, 7, 4)
+    assert state.shape == (3, 7, 8)
     # Rows past the last step are what a longer horizon sees; without them the last row stays.
     longer = np.concatenate([inputs, np.repeat(inputs[-1:], 2, axis=0)])
     ours, theirs = (
