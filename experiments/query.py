@@ -132,7 +132,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "CSV to write; it must not exist.", required=True)
     flags.DEFINE_string(
         "state", None, "Where to start: numbers as in 1.5,2, or a table as the data whose last "
-        "rows are taken, which simulators with lags need. By default where the agent was last seen.",
+        "rows are taken, which simulators with lags need. By default where the agent ended.",
     )  # fmt: skip
     flags.DEFINE_list("levels", list(map(str, queries.LEVELS)), "Coverage of the intervals.")
     app.run(main)

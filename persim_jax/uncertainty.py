@@ -10,16 +10,13 @@ from persim_jax.models.base import ModelParams
 
 
 def predictive_std(params: ModelParams, noise: Any, members: Any) -> np.ndarray:
-    """Standard deviation of a prediction at every step.
+    """Standard deviation of a prediction at every step, as validation calibrates it.
 
-    The variance is that between members, which for newcomers also differ by what is not known of
-    their factors, plus what no member explains of its training data. Of a coordinate whose
-    difference is predicted, the latter adds up over steps, as if residuals were independent and
-    passed on unchanged; of one that is predicted itself it stays,
+    The variance is that of the members, which for newcomers also differ by what is not known of
+    their factors, plus the mean square of what members do not explain of one step in their training
+    data. That errors of steps add up is left to the rescaling that validation finds,
 
-        var_t = var over members + sigma^2 (t if carry else 1).
-
-    That is a plain rule and no more: validation measures what it covers and rescales it.
+        var_t = var over members + sigma^2.
 
     Args:
       params: Of the members, for the scale of targets.
@@ -29,13 +26,8 @@ def predictive_std(params: ModelParams, noise: Any, members: Any) -> np.ndarray:
     Returns:
       `[T, D]`.
     """
-    members = np.asarray(members, np.float64)
-    variance = members.var(axis=0, ddof=1 if len(members) > 1 else 0)
-    if noise is None:
-        return np.sqrt(variance)
-    norm = params.normalizer
-    scaled = np.asarray(noise, np.float64) * np.asarray(norm.delta.std, np.float64)
-    steps = np.arange(1, members.shape[1] + 1)[:, None]
-    growth = np.where(np.asarray(norm.carry) > 0, steps, 1)
-    residual: np.ndarray = np.square(scaled).mean(axis=0)
-    return np.sqrt(variance + residual * growth)
+    variance = np.asarray(members, np.float64).var(axis=0)
+    if noise is not None:
+        scale = np.asarray(params.normalizer.delta.std, np.float64)
+        variance = variance + np.square(np.asarray(noise, np.float64) * scale).mean(axis=0)
+    return np.sqrt(variance)

@@ -38,7 +38,7 @@ def test_an_answer_is_the_rollout_with_the_spread_of_its_members(discrete):
     path = simulators.rollout("bob", history, actions, inputs)
     np.testing.assert_array_equal(answer.members, path.members)
     np.testing.assert_allclose(answer.mean, path.mean, rtol=1e-5)
-    spread = np.std(np.asarray(path.members, np.float64), axis=0, ddof=1)
+    spread = np.std(np.asarray(path.members, np.float64), axis=0)
     np.testing.assert_allclose(answer.std, spread, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(answer.upper[0] - answer.mean, 1.2816 * answer.std, rtol=1e-3)
     np.testing.assert_allclose(answer.mean - answer.lower[0], 1.2816 * answer.std, rtol=1e-3)
