@@ -39,7 +39,7 @@ from persim_jax.evaluation import prediction
 from persim_jax.models.true_env import true_dynamics
 from persim_jax.personalization.newcomers import of_prior
 from persim_jax.simulators import PersonalizedSimulators
-from persim_jax.types import PyTree, Trajectory
+from persim_jax.types import Trajectory
 
 FLAGS = flags.FLAGS
 NUM_TRANSITIONS = (0, 5, 10, 20, 50)
@@ -285,6 +285,7 @@ def measure_speed(
 def main(argv: Sequence[str]) -> None:
     """Measures with the flags as parsed and says what came out."""
     del argv
+    run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console(width=200)
     config = FLAGS.config.to_dict()
     rows_path = Path(FLAGS.rows or Path(FLAGS.workdir) / "rows.jsonl")

@@ -26,8 +26,8 @@ def evidence_of(data: OfflineDataset | Transitions) -> History:
     found = np.unique(np.asarray(data.agent))
     if len(found) > 1:
         raise ValueError(
-            f"the transitions are of {len(found)} agents, {first_few(found)}: give those of one, or an "
-            "OfflineDataset of several newcomers"
+            f"the transitions are of {len(found)} agents, {first_few(found)}: give those of one, "
+            "or an OfflineDataset of several newcomers"
         )
     obs, actions, next_obs = (
         jnp.asarray(leaf)[None] for leaf in (data.obs, data.actions, data.next_obs)

@@ -225,7 +225,7 @@ def personalize(
 
 def of_prior(
     trained: Any,
-    agent_ids: np.ndarray,
+    agent_ids: Any,
     covariates: Any = None,
     forgetting: float = 1.0,
     agent_names: tuple[str, ...] = (),
