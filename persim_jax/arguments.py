@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from persim_jax.data.lags import history_of
+from persim_jax.data.lags import Recent, window_of
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor_network import FactorConfig
+from persim_jax.models.inputs import join_inputs
 
 
 def as_obs(config: FactorConfig, params: ModelParams, obs: Any) -> jax.Array:
@@ -19,15 +20,27 @@ def as_obs(config: FactorConfig, params: ModelParams, obs: Any) -> jax.Array:
     Args:
       config: Sizes of the model.
       params: The ensemble, for its precision.
-      obs: `[L * D]`, newest first; or, where L > 1, rows in order of time `[R, D]` with R >= L.
+      obs: `[obs_size]`; or, where there are lags, the last moments of the agent.
 
     Returns:
-      `[L * D]`.
+      `[obs_size]`.
+
+    Raises:
+      ValueError: There are too few moments, or an action among them is none.
     """
-    obs = np.asarray(obs) if isinstance(obs, list | tuple) else obs
-    if config.lags > 1 and obs.ndim == 2 and obs.shape[1] == config.target_size:
-        obs = history_of(np.asarray(obs), config.lags)
-    return jnp.asarray(obs, params.normalizer.obs.mean.dtype)
+    dtype = params.normalizer.obs.mean.dtype
+    if not isinstance(obs, Recent):
+        return jnp.asarray(obs, dtype)
+    values, actions = np.asarray(obs.obs, dtype), np.asarray(obs.actions)
+    if config.lags == 1:
+        return jnp.asarray(values[-1], dtype)
+    check_actions(config, actions)
+    inputs = as_inputs(config, params, (), obs.inputs, len(actions))
+    if inputs is None and config.discrete:
+        taken = np.eye(config.action_size)[actions]
+    else:
+        taken = np.asarray(join_inputs(config, jnp.asarray(actions), inputs))
+    return jnp.asarray(window_of(values, taken, config.lags), dtype)
 
 
 def as_inputs(
@@ -65,17 +78,26 @@ def as_inputs(
 
 
 def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
-    """Refuses an observation `[L * D]` or actions `[T]` or `[T, A]` that the model does not know.
+    """Refuses an observation `[obs_size]` or actions `[T]` or `[T, A]` of other shapes or values.
 
     Raises:
       ValueError: A shape does not fit, or an action does not exist.
     """
     if obs.shape != (config.obs_size,):
-        lagged = f", the last {config.lags} rows of {config.target_size} numbers"
+        lagged = f", a window of {config.lags} lags: give the last moments as persim_jax.Recent"
         raise ValueError(
             f"obs has shape {obs.shape}: this model's is ({config.obs_size},)"
             f"{lagged if config.lags > 1 else ''}"
         )
+    check_actions(config, actions)
+
+
+def check_actions(config: FactorConfig, actions: Any) -> None:
+    """Refuses actions that are not `[T]` known integers, or `[T, A]` numbers.
+
+    Raises:
+      ValueError: Says what is due.
+    """
     if config.discrete:
         if actions.ndim != 1 or not jnp.issubdtype(actions.dtype, jnp.integer):
             raise ValueError(

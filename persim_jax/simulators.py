@@ -124,8 +124,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
 
         Args:
           agent_id: Whose simulator, by id or by name.
-          obs: Where it starts, `[D]`. A model with L lags takes the last L observations or more, as
-            rows in order of time `[L, D]`, or joined and newest first `[L * D]`.
+          obs: Where it starts, `[D]`. A model with L lags takes the agent's last moments, L or
+            more, as `Recent`, or a window as `lags.with_lags` makes it.
           actions: `[T]` int or `[T, A]`. Where there is a task, continuous ones outside its bounds
             are clipped, with a warning that says how many.
           inputs: `[T, I]` exogenous inputs of each step, where the model has any; `[I]` where they
@@ -182,7 +182,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         Args:
           key: Consumed.
           agent_id: Whose simulator.
-          obs: As in `rollout`; the task sees all of it, newest first.
+          obs: As in `rollout`; the task sees all of the window, newest values first.
           planner: How.
           inputs: `[H, I]` over the planner's horizon, or `[I]`, where the model has any.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from persim_jax.data.lags import with_lags
+from persim_jax.data.lags import Recent, with_lags
 from persim_jax.methods.persim import PersimConfig, fit
 from persim_jax.models.factor import predict_delta
 from persim_jax.models.inputs import join_inputs
@@ -23,7 +23,12 @@ SETTINGS = PersimConfig(
     rank=2, ensemble_size=2, spare_members=0, state_features=(4,), normalize_actions=True,
     train=TrainConfig(num_epochs=1, batch_size=8),
 )  # fmt: skip
-HISTORY = np.float32([[9.0, 9.0], [0.1, 0.2], [0.3, -0.2]])
+HISTORY = Recent(
+    obs=np.float32([[9.0, 9.0], [0.1, 0.2], [0.3, -0.2]]),
+    actions=np.int32([0, 1]),
+    inputs=np.float32([[9.0], [0.7]]),
+)
+WINDOW = np.float32([0.3, -0.2, 0.1, 0.2, 0, 1, 0, 0.7])
 ACTIONS, INPUTS = np.int32([2, 0, 1]), np.float32([[1.0], [-2.0], [0.5]])
 
 
@@ -44,17 +49,17 @@ def test_a_lagged_rollout_with_inputs_is_repeated_steps():
     joined = join_inputs(simulators.config, jnp.asarray(ACTIONS), jnp.asarray(INPUTS))
     one = jax.jit(predict_delta, static_argnums=0)
     for member in range(2):
-        state = np.concatenate([HISTORY[-1], HISTORY[-2]])
+        state = WINDOW
         for t, action in enumerate(joined):
             delta = one(simulators.config, simulators.params, jnp.asarray(1), state, action)
-            state = np.concatenate([state[:2] + np.asarray(delta)[member], state[:2]])
+            state = np.concatenate([state[:2] + np.asarray(delta)[member], state[:2], action])
             np.testing.assert_allclose(found.members[member, t], state[:2], rtol=1e-3, atol=1e-4)
 
 
-def test_a_history_may_be_rows_or_joined_and_longer_than_needed():
+def test_the_last_moments_may_be_more_than_needed_or_a_window():
     simulators = untrained()
     whole = simulators.rollout("bob", HISTORY, ACTIONS, INPUTS).members
-    for history in (HISTORY[1:], HISTORY[1:].tolist(), np.float32([0.3, -0.2, 0.1, 0.2])):
+    for history in (Recent(*(part[1:] for part in HISTORY)), WINDOW, WINDOW.tolist()):
         found = simulators.rollout("bob", history, ACTIONS, INPUTS).members
         np.testing.assert_array_equal(found, whole)
     own = simulators.for_agent("bob")
@@ -66,8 +71,10 @@ def test_a_history_may_be_rows_or_joined_and_longer_than_needed():
 def test_questions_that_do_not_fit_are_refused():
     simulators = untrained()
     refused = [
-        (HISTORY[-1:], ACTIONS, INPUTS, "2 lags need as many rows"),
-        (HISTORY[:, :1], ACTIONS, INPUTS, r"model's is \(4,\), the last 2 rows of 2 numbers"),
+        (Recent(*(part[2:] for part in HISTORY)), ACTIONS, INPUTS, "2 lags need at least 2 obs"),
+        (HISTORY.obs, ACTIONS, INPUTS, r"model's is \(8,\), a window of 2 lags: give the last"),
+        (HISTORY._replace(actions=[0, 5]), ACTIONS, INPUTS, "reach from 0 to 5"),
+        (HISTORY._replace(inputs=None), ACTIONS, INPUTS, "takes 1 inputs"),
         (HISTORY, ACTIONS, None, r"takes 1 inputs \(meal\): give them, \(3, 1\)"),
         (HISTORY, ACTIONS, INPUTS[:2], r"inputs have shape \(2, 1\).*\(3, 1\) is due"),
         (HISTORY, ACTIONS, INPUTS * np.nan, "not finite"),
@@ -99,7 +106,9 @@ def test_what_is_loaded_knows_names_and_predicts_the_same_bits(tmp_path, discret
     assert (loaded.info, loaded.config) == (simulators.info, simulators.config)
     assert loaded.agent_names == ("ann", "bob", "cy")
     actions = ACTIONS if discrete else np.float32([[0.1, 1e3]] * 3)
-    ours, theirs = (s.rollout("cy", HISTORY, actions, INPUTS).mean for s in (loaded, simulators))
+    recent = HISTORY._replace(actions=np.float32([[0.0, 1.0], [2.0, 3.0]]))
+    recent = HISTORY if discrete else recent
+    ours, theirs = (s.rollout("cy", recent, actions, INPUTS).mean for s in (loaded, simulators))
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -139,5 +148,6 @@ def test_a_fit_on_data_with_gaps_lags_and_inputs_gives_simulators_by_name():
     assert simulators.config.lags == 2
     assert simulators.config.num_inputs == 1
     # x grows and y falls by one in every step of every agent.
-    path = simulators.rollout("ann", [[3.0, -3.0], [4.0, -4.0]], [1], [[0.4]])
+    recent = Recent(np.float32([[3.0, -3.0], [4.0, -4.0]]), np.int32([0]), np.float32([[0.3]]))
+    path = simulators.rollout("ann", recent, [1], [[0.4]])
     np.testing.assert_allclose(path.mean[0], [5.0, -5.0], atol=0.02)

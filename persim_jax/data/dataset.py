@@ -92,16 +92,20 @@ class OfflineDataset(flax.struct.PyTreeNode):
     def encoded_actions(self) -> np.ndarray:
         """What models see as actions: `[N, T]`, `[N, T, A]`, or joined with the inputs.
 
-        With inputs an action is the vector concat(one-hot or continuous action, inputs),
-        `[N, T, action_size + I]` in raw units, see `inputs.join_inputs`.
+        With inputs an action is the vector of `action_vectors`.
+        """
+        return np.asarray(self.actions) if self.inputs is None else self.action_vectors()
+
+    def action_vectors(self) -> np.ndarray:
+        """Actions as numbers: concat(one-hot or continuous action, inputs), `[N, T, E]`.
+
+        E is action_size + I; in raw units, see `inputs.join_inputs`.
         """
         actions = np.asarray(self.actions)
-        if self.inputs is None:
-            return actions
-        inputs = np.asarray(self.inputs)
         if self.info.discrete:
-            actions = np.eye(self.info.action_size, dtype=inputs.dtype)[actions]
-        return np.concatenate([actions, inputs], axis=-1)
+            actions = np.eye(self.info.action_size, dtype=np.asarray(self.obs).dtype)[actions]
+        parts = [actions] if self.inputs is None else [actions, np.asarray(self.inputs)]
+        return np.concatenate(parts, axis=-1)
 
     def transitions(self) -> Transitions:
         """Returns the B steps that were taken, flat, on the host: all that a -P method may see.
@@ -172,11 +176,6 @@ def _check_shapes(dataset: OfflineDataset) -> None:
         raise ValueError(
             f"info has {named} agent_names, {len(set(info.agent_names))} of them different, for "
             f"{num_agents} agents; give each agent its own name, or none at all."
-        )
-    if info.lags < 1 or info.obs_size % info.lags:
-        raise ValueError(
-            f"info has {info.lags} lags and {info.obs_size} obs_names; each lag repeats all "
-            "coordinates, see with_lags."
         )
 
 

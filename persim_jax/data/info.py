@@ -34,7 +34,7 @@ class DatasetInfo:
         empty.
       segmented: Whether a mask may have holes: a masked step between two rows is no transition but
         a gap in time, or the end of an episode. Without it a hole is an error.
-      lags: L, how many observations one row of `obs` holds, see `lags.with_lags`.
+      lags: L, of how many observations a row of `obs` tells, see `lags.with_lags`.
       time_step: Time between two rows, in the unit of the data; 0 if unknown.
     """
 
@@ -59,13 +59,14 @@ class DatasetInfo:
 
     @property
     def obs_size(self) -> int:
-        """Width of a row of `obs`: the number of coordinates D, times the lags."""
+        """Width of a row of `obs`: D, or that of a window with lags."""
         return len(self.obs_names)
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of the D coordinates that are predicted, without their past values."""
-        return self.obs_names[: self.obs_size // self.lags]
+        """Names of the D coordinates that are predicted, without what stands for the past."""
+        past = (self.lags - 1) * (self.action_size + self.num_inputs)
+        return self.obs_names[: (self.obs_size - past) // self.lags]
 
     @property
     def num_inputs(self) -> int:

@@ -1,30 +1,54 @@
-"""Past observations as part of the state, for agents that show only a part of theirs.
+"""A window of the past as the state, for agents that show only a part of theirs.
 
-By Takens' and the observability argument of linear systems alike, the last few values of what is
-seen stand for what is hidden: a slope for a velocity, a curvature for a force.
+The last few values of what is seen, together with what was done in between, stand for what is
+hidden: a linear system whose state can be observed at all is determined by as many of both as it
+has hidden dimensions (ARX models; Ljung, System Identification, 1999, section 4.2). Values alone do
+not do: of a meal that is not yet digested they show nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.info import DatasetInfo
 
 
-def lag_names(names: tuple[str, ...], lags: int) -> tuple[str, ...]:
-    """Names of a lagged observation, newest first: x, y, x[-1], y[-1], ..."""
-    past = (f"{name}[-{lag}]" for lag in range(1, lags) for name in names)
-    return (*names, *past)
+class Recent(NamedTuple):
+    """The last moments of an agent, in order of time: where a simulator with lags starts.
+
+    Attributes:
+      obs: `[R, D]`, the last one is now; R is at least the lags.
+      actions: `[R - 1]` or `[R - 1, A]`, each from its row to the next.
+      inputs: `[R - 1, I]`, where there are any.
+    """
+
+    obs: np.ndarray
+    actions: np.ndarray
+    inputs: np.ndarray | None = None
+
+
+def window_names(info: DatasetInfo, lags: int) -> tuple[str, ...]:
+    """Names of a window, newest first: x, y, x[-1], y[-1], ..., then actions u[-1], ..."""
+    labels = info.action_names or tuple(f"action_{i}" for i in range(info.action_size))
+    if info.discrete:
+        labels = tuple(f"action={label}" for label in labels)
+    past = range(1, lags)
+    values = (f"{name}[-{lag}]" for lag in past for name in info.obs_names)
+    actions = (f"{name}[-{lag}]" for lag in past for name in (*labels, *info.input_names))
+    return (*info.obs_names, *values, *actions)
 
 
 def with_lags(dataset: OfflineDataset, lags: int) -> OfflineDataset:
-    """Returns the dataset whose observation is the last L observations, newest first.
+    """Returns the dataset whose observation is a window of the last L observations and actions.
 
-    obs'[t] = (obs[t], obs[t - 1], ..., obs[t - L + 1]), `[N, T + 1, D * L]`. A window crosses
-    neither a gap nor the beginning: steps whose window would are masked, so that an agent loses the
-    first L - 1 steps of every run.
+    obs'[t] = (obs[t], ..., obs[t - L + 1], a[t - 1], ..., a[t - L + 1]), of shape
+    `[N, T + 1, D L + E (L - 1)]`, with a the E numbers of `action_vectors`, inputs included. A
+    window crosses neither a gap nor the beginning: steps whose window would are masked, so that an
+    agent loses the first L - 1 steps of every run.
 
     Args:
       dataset: Without lags.
@@ -55,27 +79,42 @@ def with_lags(dataset: OfflineDataset, lags: int) -> OfflineDataset:
             "leave this agent out."
         )
     # Rows before the first repeat it; no step that is left sees them.
-    rows = np.maximum(np.arange(obs.shape[1])[:, None] - np.arange(lags), 0)
-    windows = obs[:, rows].reshape(*obs.shape[:2], -1)
+    rows = np.arange(obs.shape[1])[:, None] - np.arange(lags)
+    values = obs[:, np.maximum(rows, 0)].reshape(*obs.shape[:2], -1)
+    taken = dataset.action_vectors()[:, np.maximum(rows[:, 1:], 0)].reshape(*obs.shape[:2], -1)
     info = dataclasses.replace(
         dataset.info,
-        obs_names=lag_names(dataset.info.obs_names, lags),
+        obs_names=window_names(dataset.info, lags),
         lags=lags,
         segmented=True,
     )
-    terminated = np.asarray(dataset.terminated) & whole
-    return dataset.replace(obs=windows, mask=whole, terminated=terminated, info=info)
+    return dataset.replace(
+        obs=np.concatenate([values, taken], axis=-1).astype(obs.dtype),
+        mask=whole,
+        terminated=np.asarray(dataset.terminated) & whole,
+        info=info,
+    )
 
 
-def history_of(obs: np.ndarray, lags: int) -> np.ndarray:
-    """One lagged observation `[L * D]` from rows in order of time `[R, D]`, R >= L: the last L.
+def window_of(values: np.ndarray, actions: np.ndarray, lags: int) -> np.ndarray:
+    """One window from rows in order of time, as `with_lags` makes it: of the last L.
+
+    Args:
+      values: `[R, D]` with R >= L.
+      actions: `[R - 1, E]`, as `action_vectors`.
+      lags: L.
+
+    Returns:
+      `[D L + E (L - 1)]`.
 
     Raises:
-      ValueError: There are fewer rows than lags.
+      ValueError: There are fewer rows than lags, or not one action less than rows.
     """
-    obs = np.asarray(obs)
-    if obs.ndim != 2 or len(obs) < lags:
+    if values.ndim != 2 or len(values) < lags or len(actions) != len(values) - 1:
         raise ValueError(
-            f"rows have shape {obs.shape}: {lags} lags need as many rows, (rows, coordinates)"
+            f"the last moments have {len(values)} observations of shape {values.shape[1:]} and "
+            f"{len(actions)} actions between them: {lags} lags need at least {lags} observations "
+            "and one action less than there are observations"
         )
-    return obs[-lags:][::-1].reshape(-1)
+    newest_first = values[::-1][:lags], actions[::-1][: lags - 1]
+    return np.concatenate([part.reshape(-1) for part in newest_first])

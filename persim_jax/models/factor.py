@@ -72,7 +72,7 @@ def predict_delta(
       config: Sizes.
       params: Ensemble.
       agent: `[]` row of the agent.
-      obs: `[D * L]`.
+      obs: `[obs_size]`.
       action: `[]` int32 or `[E]`.
 
     Returns:
@@ -217,7 +217,13 @@ def _bind(
     )
 
 
-def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
+def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> Any:
+    """What `_step` takes: `_weights_of`; with lags, also the action `[..., E]` to remember."""
+    weights = _weights_of(config, bound, actions)
+    return (weights, encode(config, actions)) if config.lags > 1 else weights
+
+
+def _weights_of(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
     """What multiplies the folded layer: one-hot `[..., 1, A]` or action factors `[..., M, r]`."""
     inputs = encode(config, scale_actions(config, bound.action_normalizer, actions))
     if config.tabular_actions:
@@ -232,9 +238,10 @@ def _start(bound: BoundFactor, obs: jax.Array) -> jax.Array:
 
 
 def _step(
-    config: FactorConfig, key: jax.Array, bound: BoundFactor, obs: jax.Array, encoded: jax.Array
+    config: FactorConfig, key: jax.Array, bound: BoundFactor, obs: jax.Array, encoded: Any
 ) -> jax.Array:
     del key
+    encoded, taken = encoded if config.lags > 1 else (encoded, None)
     trunk = trunk_of(config)
 
     def member(weights: Any, kernel: Any, bias: Any, obs: Any, weight: Any) -> jax.Array:
@@ -244,7 +251,8 @@ def _step(
             features = jnp.concatenate([features, scaled])
         columns = (features @ kernel.reshape(kernel.shape[0], -1)).reshape(bias.shape) + bias
         moved = jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
-        return advance(config, obs, bound.carry * newest(config, obs) + moved)
+        after = bound.carry * newest(config, obs) + moved
+        return after if taken is None else advance(config, obs, after, taken)
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
     ensemble = (bound.trunk, bound.kernel, bound.bias, obs, weights)

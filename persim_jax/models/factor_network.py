@@ -26,7 +26,7 @@ class FactorConfig:
 
     Attributes:
       num_agents: Rows of the agent table, N.
-      obs_size: Numbers in an observation: D, times the lags.
+      obs_size: Numbers in an observation: D, or a window of D L + E (L - 1), see `lags`.
       action_size: Number of discrete actions, or width A of a continuous one.
       discrete: Whether actions are integers.
       rank: r, the number of latent factors.
@@ -55,8 +55,9 @@ class FactorConfig:
         `[action_size + I]` in raw units, see `inputs.join_inputs`.
       normalize_actions: Scale continuous actions and inputs by their statistics in the data, so
         that no unit drowns another.
-      lags: L. An observation holds the last L values of each of D coordinates, newest first; the
-        newest are predicted, the others move down.
+      lags: L. An observation is a window: the last L values of each of D coordinates, newest first,
+        and after them the L - 1 encoded actions between them, newest first. The newest values are
+        predicted, all others move down.
     """
 
     num_agents: int
@@ -92,9 +93,11 @@ class FactorConfig:
                 f"to {self.obs_size - 1}"
             )
 
-        if self.lags < 1 or self.obs_size % self.lags:
+        newest, rest = divmod(self.obs_size - self._past_actions, max(self.lags, 1))
+        if self.lags < 1 or newest < 1 or rest:
             raise ValueError(
-                f"obs_size is {self.obs_size} with {self.lags} lags: it must be a multiple"
+                f"obs_size is {self.obs_size} with {self.lags} lags: a window is all lags of the "
+                f"coordinates and {self.action_input_size} numbers for each action between them"
             )
 
     @property
@@ -105,7 +108,11 @@ class FactorConfig:
     @property
     def target_size(self) -> int:
         """Numbers that are predicted, D."""
-        return self.obs_size // self.lags
+        return (self.obs_size - self._past_actions) // self.lags
+
+    @property
+    def _past_actions(self) -> int:
+        return (self.lags - 1) * self.action_input_size
 
     @property
     def action_input_size(self) -> int:
@@ -216,15 +223,27 @@ def state_inputs(config: FactorConfig, obs: jax.Array) -> jax.Array:
 
 
 def newest(config: FactorConfig, obs: jax.Array) -> jax.Array:
-    """The newest value of each coordinate, `[..., D * L] -> [..., D]`."""
+    """The newest value of each coordinate, `[..., obs_size] -> [..., D]`."""
     return obs if config.lags == 1 else obs[..., : config.target_size]
 
 
-def advance(config: FactorConfig, obs: jax.Array, next_newest: jax.Array) -> jax.Array:
-    """The next observation from its newest values: the lags move down, the oldest drop out."""
-    if config.lags == 1:
-        return next_newest
-    return jnp.concatenate([next_newest, obs[..., : -config.target_size]], axis=-1)
+def advance(
+    config: FactorConfig, obs: jax.Array, next_newest: jax.Array, action: jax.Array
+) -> jax.Array:
+    """The next window: all values and actions move down by one, the oldest drop out.
+
+    Args:
+      config: Sizes, with more than one lag.
+      obs: `[obs_size]`.
+      next_newest: `[D]`.
+      action: `[E]`, the encoded action in raw units that led there.
+
+    Returns:
+      `[obs_size]`.
+    """
+    split, width = config.target_size * config.lags, config.action_input_size
+    values, actions = obs[: split - config.target_size], obs[split : obs.size - width]
+    return jnp.concatenate([next_newest, values, action, actions])
 
 
 def scale_actions(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persim_jax.data.dataset import validate
-from persim_jax.data.lags import history_of, lag_names, with_lags
+from persim_jax.data.lags import window_names, window_of, with_lags
 from persim_jax.data.storage import load_dataset, save_dataset
 from tests.data.segmented import RUNS, make_segmented
 
@@ -52,14 +52,27 @@ def test_lagged_windows_cross_neither_a_gap_nor_an_agent(lags):
     found = [(a, int(x) - 100 * a) for a, x in zip(flat.agent, flat.obs[:, 0], strict=True)]
     assert found == wanted
     for (agent, t), obs, after in zip(wanted, flat.obs, flat.next_obs, strict=True):
-        window = [[100 * agent + t - lag, -(t - lag)] for lag in range(lags)]
-        np.testing.assert_array_equal(obs, np.ravel(window))
-        np.testing.assert_array_equal(after[2:], obs[:-2])
+        values = [[100 * agent + t - lag, -(t - lag)] for lag in range(lags)]
+        past = [[*np.eye(3)[(t - k) % 3], (100 * agent + t - k) / 10] for k in range(1, lags)]
+        np.testing.assert_array_equal(obs, np.float32([*np.ravel(values), *np.ravel(past)]))
+        np.testing.assert_array_equal(after[2 : 2 * lags], obs[: 2 * lags - 2])
+        now = np.float32([*np.eye(3)[t % 3], (100 * agent + t) / 10])
+        np.testing.assert_array_equal(after[2 * lags :], [*now, *obs[2 * lags : -4]])
 
 
 def test_lags_have_names_and_too_many_are_refused_with_the_agent():
-    assert lag_names(("x", "y"), 3) == ("x", "y", "x[-1]", "y[-1]", "x[-2]", "y[-2]")
     dataset = make_segmented()
+    named = [f"{name}[-1]" for name in ("action=none", "action=low", "action=high", "meal")]
+    assert window_names(dataset.info, 2) == ("x", "y", "x[-1]", "y[-1]", *named)
+    continuous = window_names(make_segmented(discrete=False).info, 3)
+    assert continuous[6:] == (
+        "dose[-1]",
+        "rate[-1]",
+        "meal[-1]",
+        "dose[-2]",
+        "rate[-2]",
+        "meal[-2]",
+    )
     assert with_lags(dataset, 1) is dataset
     with pytest.raises(ValueError, match=r"agent cy has no run of 4 rows.*its longest has 3"):
         with_lags(dataset, 3)
@@ -70,14 +83,17 @@ def test_lags_have_names_and_too_many_are_refused_with_the_agent():
 
 
 @given(rows=st.integers(1, 6), lags=st.integers(1, 6))
-def test_a_history_is_the_row_of_the_lagged_dataset(rows, lags):
-    obs = np.asarray(make_segmented().obs)[1, :rows]
+def test_the_last_moments_make_the_row_of_the_lagged_dataset(rows, lags):
+    dataset = make_segmented().take([1])
+    values, actions = dataset.obs[0, :rows], dataset.action_vectors()[0, : rows - 1]
     if rows < lags:
-        with pytest.raises(ValueError, match="need as many rows"):
-            history_of(obs, lags)
+        with pytest.raises(ValueError, match=f"{lags} lags need at least {lags} observations"):
+            window_of(values, actions, lags)
     elif lags < 6:
-        lagged = with_lags(make_segmented().take([1]), lags)
-        np.testing.assert_array_equal(history_of(obs, lags), lagged.obs[0, rows - 1])
+        window = window_of(values, actions, lags)
+        np.testing.assert_array_equal(window, with_lags(dataset, lags).obs[0, rows - 1])
+        with pytest.raises(ValueError, match="one action less"):
+            window_of(values, actions[:0], lags + 1)
 
 
 def test_inputs_are_joined_to_the_actions_in_raw_units():
@@ -128,7 +144,6 @@ def broken(**changes):
     [
         (broken(agent_names=("ann", "ann", "cy")), "3 agent_names, 2 of them different"),
         (broken(agent_names=("ann",)), "1 agent_names"),
-        (broken(lags=3), "3 lags and 2 obs_names"),
         (broken(input_names=("meal", "sport")), r"inputs has shape \(3, 6, 1\), but \(3, 6, 2\)"),
         (broken(input_names=()), "inputs has shape"),
         (make_segmented().replace(inputs=None), r"inputs has shape \(\)"),
