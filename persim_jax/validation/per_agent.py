@@ -109,8 +109,13 @@ def ridge_model(config: RidgeConfig) -> DynamicsModel:
         newest = obs[0, : config.size]
         moved = features(config, bound.obs, bound.actions, obs[0], action) @ bound.coefficients
         newest = jnp.clip(newest + moved, bound.low, bound.high)
-        older = obs[0, : config.size * (config.lags - 1)]
-        return jnp.concatenate([newest, older])[None]
+        if config.lags == 1:
+            return newest[None]
+        taken = jax.nn.one_hot(action, config.num_actions) if config.num_actions else action
+        # A window is values and then the actions between them, each newest first.
+        values, actions = jnp.split(obs[0], [config.size * config.lags])
+        older = values[: -config.size], taken, actions[: actions.shape[0] - taken.shape[0]]
+        return jnp.concatenate([newest, *older])[None]
 
     return DynamicsModel(
         num_members=1,
@@ -166,7 +171,7 @@ def _fit_each(evidence: History, scaling: Scaling, config: RidgeConfig) -> jax.A
         for degree in range(1, config.degree + 1):
             used = jnp.arange(inputs.shape[1]) < (linear if degree == 1 else inputs.shape[1])
             for penalty in PENALTIES:
-                fits.append(_ridge(inputs * used[None], moved, penalty))
+                fits.append(_ridge(jnp.where(used[None], inputs, 0.0), moved, penalty))
         errors, coefficients = (jnp.stack(parts) for parts in zip(*fits, strict=True))
         best = jnp.argmin(errors, axis=0)  # [D], each coordinate its own
         return jnp.take_along_axis(coefficients, best[None, None, :], axis=0)[0]

@@ -80,7 +80,7 @@ def judge(
     if far > config.max_outside:
         verdict = DO_NOT_TRUST
         reason = f"{100 * far:.0f} % of its states and actions are unlike the data"
-    if covered < config.min_coverage:
+    if covered < config.min_coverage and error[-1] > config.negligible:
         verdict = DO_NOT_TRUST
         reason = f"only {100 * covered:.0f} % of its values are in the 95 % intervals"
     steps = 0 if verdict == DO_NOT_TRUST else steps
