@@ -32,6 +32,7 @@ class Stored(NamedTuple):
       covariates: `[N, C]`.
       config: Sizes of the model.
       info: Facts of the data, or None.
+      noise: `[M, D]`, residuals of the training data; None in files of older versions.
     """
 
     params: ModelParams
@@ -39,6 +40,7 @@ class Stored(NamedTuple):
     covariates: np.ndarray
     config: FactorConfig
     info: DatasetInfo | None = None
+    noise: np.ndarray | None = None
 
 
 def write(directory: Path, stored: Stored, task_name: str | None) -> None:
@@ -46,6 +48,8 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     leaves = jax.tree.leaves(stored.params)
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    if stored.noise is not None:
+        arrays["noise"] = stored.noise
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
@@ -85,8 +89,9 @@ def read(directory: Path) -> Stored:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         params = jax.tree.unflatten(like, leaves)
+        noise = arrays.get("noise")
         info = DatasetInfo.from_json(sidecar["info"]) if sidecar.get("info") else None
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info)
+        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info, noise)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

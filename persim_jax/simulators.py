@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import flax.struct
 import jax
@@ -15,14 +15,18 @@ import numpy as np
 from jax import lax
 
 from persim_jax import arguments, bounds, simulator_files
+from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.info import AgentId, DatasetInfo, row_of
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
 from persim_jax.models.factor_network import newest
 from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
+from persim_jax.personalization import newcomers
+from persim_jax.personalization.newcomers import Newcomer, Newcomers
+from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
-from persim_jax.types import Task
+from persim_jax.types import Task, Transitions
 
 
 class Prediction(NamedTuple):
@@ -49,6 +53,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
       task: Reward, termination and spec, static; None if unknown, then there is no planning.
       info: Static facts of the data: names of agents, coordinates, actions and inputs; None in
         files of older versions.
+      noise: `[M, D]`, how far each member is from its training data, in scaled units; None in
+        files of older versions, then there are no newcomers.
     """
 
     params: ModelParams
@@ -57,6 +63,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     config: FactorConfig = flax.struct.field(pytree_node=False)
     task: Task | None = flax.struct.field(pytree_node=False, default=None)
     info: DatasetInfo | None = flax.struct.field(pytree_node=False, default=None)
+    noise: Any = None
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -186,6 +193,53 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         agent = jnp.asarray(self.row_of(agent_id))
         return _plan(self, key, agent, self.as_obs(obs), schedule, planner)
 
+    @overload
+    def personalize(
+        self, data: OfflineDataset, covariates: Any = ..., *, forgetting: float = ...
+    ) -> Newcomers: ...
+    @overload
+    def personalize(
+        self,
+        data: Transitions | None = ...,
+        covariates: Any = ...,
+        *,
+        agent_id: AgentId = ...,
+        forgetting: float = ...,
+    ) -> Newcomer: ...
+    def personalize(
+        self,
+        data: OfflineDataset | Transitions | None = None,
+        covariates: Any = None,
+        *,
+        agent_id: AgentId = 0,
+        forgetting: float = 1.0,
+    ) -> Newcomers | Newcomer:
+        """Simulators of agents that were not in the training data, in closed form.
+
+        The model is linear in an agent's factors, so that these have a Gaussian posterior, whose
+        prior is how the training agents' factors are distributed.
+
+        Args:
+          data: Of each newcomer one trajectory; or flat transitions of one newcomer, oldest first,
+            as `OfflineDataset.transitions` gives them; or None, which is the prior alone.
+          covariates: `[N, C]`, or `[C]` of one: the prior is then what a regression of the training
+            agents' factors on their covariates says (the paper's Appendix F.5).
+          agent_id: Id or name of one newcomer; those of a dataset are in it.
+          forgetting: In (0, 1]; below 1 old transitions count for less, for agents that drift.
+
+        Returns:
+          `Newcomers` for a dataset, otherwise one `Newcomer`.
+
+        Raises:
+          ValueError: A shape or a value does not fit, or there are too few training agents.
+        """
+        return newcomers.personalize(self, data, covariates, agent_id, forgetting)
+
+    def with_noise(self, dataset: OfflineDataset) -> PersonalizedSimulators:
+        """The same simulators, told how far they are from their training data."""
+        data = jax.tree.map(jnp.asarray, dataset.transitions())
+        return self.replace(noise=residual_noise(self.config, self.params, data))
+
     def as_obs(self, obs: Any) -> jax.Array:
         """An observation in the model's form and precision, see `arguments.as_obs`."""
         return arguments.as_obs(self.config, self.params, obs)
@@ -198,7 +252,8 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
         ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
-        stored = simulator_files.Stored(self.params, ids, covariates, self.config, self.info)
+        noise = None if self.noise is None else np.asarray(self.noise)
+        stored = simulator_files.Stored(self.params, ids, covariates, self.config, self.info, noise)
         task_name = self.task.spec.name if self.task else None
         simulator_files.write(Path(directory), stored, task_name)
 

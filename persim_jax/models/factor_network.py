@@ -164,7 +164,8 @@ class FactorNetwork(nn.Module):
 
     def agent_factors(self, agent: jax.Array) -> jax.Array:
         """u(n): `[...] -> [..., r]`."""
-        row = self.agent_encoder(agent)
+        # flax's own lookup refuses a scalar index into a table of one row.
+        row = jnp.take(self.agent_encoder.embedding, agent, axis=0)
         return row + self.agent_bias.reshape((1,) * (row.ndim - 1) + (-1,))
 
     def state_features(self, inputs: jax.Array) -> jax.Array:
