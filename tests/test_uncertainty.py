@@ -38,7 +38,12 @@ def test_it_is_what_validation_calibrates(key):
     joined = join_inputs(simulators.config, jnp.asarray(actions), jnp.asarray(inputs))
     nothing = np.zeros((1, 4, 2))
     queries = Queries(
-        np.int32([1]), start[None], np.asarray(joined)[None], nothing, nothing, np.ones((1, 4), bool)
+        np.int32([1]),
+        start[None],
+        np.asarray(joined)[None],
+        nothing,
+        nothing,
+        np.ones((1, 4), bool),
     )
     expected = forecast_simulators(simulators, queries)
     answer = simulators.query("bob", actions, start, inputs)

@@ -21,7 +21,7 @@ from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.support import support_of
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
-from persim_jax.models.base import DynamicsModel
+from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.optimization import batch_sizes
 from persim_jax.personalization.prior import residual_noise
@@ -29,7 +29,7 @@ from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.rollout import Policy
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig
-from persim_jax.types import Environment, PyTree, Task
+from persim_jax.types import Environment, PyTree, Task, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +120,41 @@ def fit(
       DivergedError: A member's loss is no longer finite.
     """
     validate(dataset)
-    config, monitor = config or PersimConfig(), monitor or Monitor()
+    config = config or PersimConfig()
     kept, data = config.factor(dataset), jax.tree.map(jnp.asarray, dataset.transitions())
+    params, noise = fit_model(key, kept, data, config, monitor)
+    return PersonalizedSimulators(
+        params=params,
+        agent_ids=dataset.agent_ids,
+        covariates=dataset.covariates,
+        config=kept,
+        task=task,
+        info=dataset.info,
+        support=support_of(dataset),
+        noise=noise,
+    )
+
+
+def fit_model(
+    key: jax.Array,
+    kept: FactorConfig,
+    data: Transitions,
+    config: PersimConfig,
+    monitor: Monitor | None = None,
+) -> tuple[ModelParams, jax.Array]:
+    """Trains an ensemble and keeps its best members.
+
+    Args:
+      key: Consumed.
+      kept: Sizes of the model that is kept.
+      data: Transitions of its agents.
+      config: How.
+      monitor: Watches training and restores it.
+
+    Returns:
+      The ensemble, and the residual noise of its members `[M, D]`.
+    """
+    monitor = monitor or Monitor()
     model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
     state = training.place(training.init(key, model, data, config.train), mesh)
     data = mesh_lib.everywhere(mesh, data)
@@ -132,16 +165,7 @@ def fit(
         params, losses = mesh_lib.gathered(mesh, (params, losses))
         params = training.keep_best(params, losses, kept.ensemble_size)
     params = mesh_lib.gathered(mesh, params)
-    return PersonalizedSimulators(
-        params=params,
-        agent_ids=dataset.agent_ids,
-        covariates=dataset.covariates,
-        config=kept,
-        task=task,
-        noise=residual_noise(kept, params, mesh_lib.gathered(mesh, data)),
-        info=dataset.info,
-        support=support_of(dataset),
-    )
+    return params, residual_noise(kept, params, mesh_lib.gathered(mesh, data))
 
 
 def epoch_flops(dataset: OfflineDataset, config: PersimConfig) -> int:

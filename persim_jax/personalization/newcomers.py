@@ -25,6 +25,7 @@ from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target, with_factors
 from persim_jax.personalization import posterior as posterior_lib
 from persim_jax.personalization.covariates import covariate_prior, fit_covariates
+from persim_jax.personalization.evidence import check_evidence, evidence_of, first_few
 from persim_jax.personalization.posterior import FactorPosterior, FactorPrior
 from persim_jax.personalization.prior import population_prior
 from persim_jax.types import Transitions
@@ -90,15 +91,15 @@ class Newcomers(flax.struct.PyTreeNode):
         """
         if not np.array_equal(np.asarray(data.agent_ids), np.asarray(self.agent_ids)):
             raise ValueError(
-                f"the dataset's agents are {_some(data.agent_ids)}, the newcomers are "
-                f"{_some(self.agent_ids)}: give one trajectory of each newcomer, in their order"
+                f"the dataset's agents are {first_few(data.agent_ids)}, the newcomers are "
+                f"{first_few(self.agent_ids)}: give one trajectory of each newcomer, in their order"
             )
         return self.observe(evidence_of(data))
 
     def observe(self, evidence: History) -> Newcomers:
         """Takes transitions into account, leaves `[N, T, ...]`, oldest first."""
         trained: Trained = self.trained
-        _check_evidence(trained.config, evidence)
+        check_evidence(trained.config, evidence)
         arguments = (trained.params, required_noise(trained), self.posterior, evidence)
         return self.replace(posterior=_condition(trained.config, *arguments, self.forgetting))
 
@@ -210,45 +211,45 @@ def personalize(
     forgetting: float = 1.0,
 ) -> Newcomers | Newcomer:
     """See `PersonalizedSimulators.personalize`."""
-    if not 0.0 < forgetting <= 1.0:
-        raise ValueError(f"forgetting is {forgetting}: it must be above 0 and at most 1")
-    many = isinstance(data, OfflineDataset)
-    names: tuple[str, ...] = ()
     if isinstance(data, OfflineDataset):
         validate(data)
-        agent_ids, names = np.asarray(data.agent_ids), data.info.agent_names
-    else:
-        names = (agent_id,) if isinstance(agent_id, str) else ()
-        agent_ids = np.asarray([0 if names else agent_id])
-        covariates = None if covariates is None else jnp.atleast_2d(jnp.asarray(covariates))
-    prior, covariates = _priors(trained, len(agent_ids), covariates)
-    start = jax.vmap(jax.vmap(posterior_lib.start))(prior)
-    newcomers = Newcomers(trained, start, agent_ids, covariates, jnp.asarray(forgetting), names)
+        ids, names = np.asarray(data.agent_ids), data.info.agent_names
+        newcomers = of_prior(trained, ids, covariates, forgetting, names)
+        return newcomers.observe(evidence_of(data))
+    names = (agent_id,) if isinstance(agent_id, str) else ()
+    ids = np.asarray([0 if names else agent_id])
+    covariates = None if covariates is None else jnp.atleast_2d(jnp.asarray(covariates))
+    newcomers = of_prior(trained, ids, covariates, forgetting, names)
     if data is not None:
         newcomers = newcomers.observe(evidence_of(data))
-    return newcomers if many else Newcomer(newcomers)
+    return Newcomer(newcomers)
 
 
-def evidence_of(data: OfflineDataset | Transitions) -> History:
-    """Transitions as a regression takes them: leaves `[N, T, ...]`, or `[1, B, ...]` of one agent.
+def of_prior(
+    trained: Any,
+    agent_ids: Any,
+    covariates: Any = None,
+    forgetting: float = 1.0,
+    agent_names: tuple[str, ...] = (),
+) -> Newcomers:
+    """Newcomers of whom no transition has been seen.
+
+    Args:
+      trained: `PersonalizedSimulators`.
+      agent_ids: `[N]`.
+      covariates: `[N, C]`, or None for the population.
+      forgetting: For what comes later.
+      agent_names: In the same order, or nothing.
 
     Raises:
-      ValueError: Flat transitions are of several agents.
+      ValueError: The forgetting factor is not in (0, 1], the covariates do not fit, or there are
+        too few training agents.
     """
-    if isinstance(data, OfflineDataset):
-        obs = jnp.asarray(data.obs)
-        actions, mask = jnp.asarray(data.encoded_actions()), jnp.asarray(data.mask)
-        return History(obs[:, :-1], actions, obs[:, 1:], mask)
-    found = np.unique(np.asarray(data.agent))
-    if len(found) > 1:
-        raise ValueError(
-            f"the transitions are of {len(found)} agents, {_some(found)}: give those of one, or an "
-            "OfflineDataset of several newcomers"
-        )
-    obs, actions, next_obs = (
-        jnp.asarray(leaf)[None] for leaf in (data.obs, data.actions, data.next_obs)
-    )
-    return History(obs, actions, next_obs, jnp.ones(obs.shape[:2], bool))
+    if not 0.0 < forgetting <= 1.0:
+        raise ValueError(f"forgetting is {forgetting}: it must be above 0 and at most 1")
+    prior, covariates = _priors(trained, len(agent_ids), covariates)
+    start = jax.vmap(jax.vmap(posterior_lib.start))(prior)
+    return Newcomers(trained, start, agent_ids, covariates, jnp.asarray(forgetting), agent_names)
 
 
 def required_noise(trained: Trained) -> jax.Array:
@@ -279,35 +280,10 @@ def _priors(trained: Trained, count: int, covariates: Any) -> tuple[FactorPrior,
             f"agents have {known}"
         )
     if not bool(jnp.isfinite(given).all()):
-        raise ValueError(f"covariates are {_some(given)}: they must be finite")
+        raise ValueError(f"covariates are {first_few(given)}: they must be finite")
     factors = agent_factors(trained.config, trained.params)
     regression = fit_covariates(trained.covariates, factors)
     return jax.vmap(functools.partial(covariate_prior, regression))(given), given
-
-
-def _check_evidence(config: FactorConfig, evidence: History) -> None:
-    """Refuses transitions that do not fit the model."""
-    leading, integers = evidence.mask.shape, config.tabular_actions
-    wanted: dict[str, tuple[int, ...]] = {
-        "obs": (*leading, config.obs_size),
-        "next_obs": (*leading, config.obs_size),
-        "actions": leading if integers else (*leading, config.action_input_size),
-    }
-    for name, shape in wanted.items():
-        found = getattr(evidence, name)
-        if found.shape != shape:
-            raise ValueError(
-                f"{name} of the transitions has shape {found.shape[1:]}: {shape[1:]} is due"
-            )
-        bad = np.argwhere(~np.isfinite(np.asarray(found)))
-        if len(bad):
-            raise ValueError(f"{name} of transition {bad[0, 1]} is not finite: leave it out")
-    if integers and evidence.actions.size:
-        low, high = int(evidence.actions.min()), int(evidence.actions.max())
-        if low < 0 or high >= config.action_size:
-            raise ValueError(
-                f"actions reach from {low} to {high}: they must be 0 to {config.action_size - 1}"
-            )
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
@@ -340,9 +316,3 @@ def _sample(key: jax.Array, posterior: FactorPosterior, count: int) -> jax.Array
     keys = jax.random.split(key, (agents, members))
     draw = functools.partial(posterior_lib.sample, count=count)
     return jax.vmap(jax.vmap(draw))(keys, posterior).swapaxes(0, 1)
-
-
-def _some(values: Any) -> str:
-    """The first few of some values, for a message."""
-    flat = np.asarray(values).reshape(-1).tolist()
-    return ", ".join(map(str, flat[:5])) + (", ..." if len(flat) > 5 else "")
