@@ -66,7 +66,7 @@ def read_procedure(workdir: Path) -> Procedure:
     path = workdir / "config.json"
     if not path.exists() or not dataset_paths(workdir / "dataset" / "dataset")[1].exists():
         raise FileNotFoundError(
-            f"{workdir} holds no fitted data: give the workdir of experiments.fit or experiments.run"
+            f"{workdir} holds no fitted data: give a workdir of experiments.fit or experiments.run"
         )
     config = json.loads(path.read_text("utf8"))
     dataset = load_dataset(workdir / "dataset" / "dataset")
@@ -197,7 +197,8 @@ def main(argv: Sequence[str]) -> None:
         trust = TrustConfig(
             **{f.name: FLAGS[f.name].value for f in dataclasses.fields(TrustConfig)}
         )
-        config = ValidationConfig(trust=trust, **{name: FLAGS[name].value for name in _NUMBERS})
+        numbers: dict[str, Any] = {name: FLAGS[name].value for name in _NUMBERS}
+        config = ValidationConfig(trust=trust, **numbers)
         try:
             with jax.default_matmul_precision("highest"):
                 findings = validate(FLAGS.workdir, config, FLAGS.out, console)
