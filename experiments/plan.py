@@ -22,6 +22,7 @@ from absl import app, flags
 from experiments import cli, questions
 from experiments.query import write_answer
 from persim_jax import queries
+from persim_jax.calibration import load as load_calibration
 from persim_jax.planning.config import SAMPLERS, PlannerConfig
 from persim_jax.planning.episodes import PlannedEpisode
 from persim_jax.planning.risk import RISKS
@@ -85,7 +86,10 @@ def plan(
         episode.actions[:taken],
         None if schedule.inputs is None else schedule.inputs[:taken],
     )
-    answer = queries.ask(simulators, name, asked.actions, start, asked.inputs)
+    calibration = load_calibration(Path(workdir) / "calibration.json")
+    answer = queries.ask(
+        simulators, name, asked.actions, start, asked.inputs, queries.LEVELS, calibration
+    )
     limit, verdict = questions.trusted_steps(workdir, name)
     rewards = {
         "reward": episode.rewards[:taken],

@@ -19,6 +19,7 @@ from absl import app, flags
 
 from experiments import cli, questions
 from persim_jax import queries
+from persim_jax.calibration import load as load_calibration
 from persim_jax.queries import Answer
 from persim_jax.simulators import PersonalizedSimulators
 
@@ -56,7 +57,10 @@ def query(
     name = questions.agent_of(simulators, agent)
     schedule = questions.read_schedule(actions, simulators, with_actions=True)
     start = questions.read_state(state, simulators)
-    answer = queries.ask(simulators, name, schedule.actions, start, schedule.inputs, levels)
+    calibration = load_calibration(Path(workdir) / "calibration.json")
+    answer = queries.ask(
+        simulators, name, schedule.actions, start, schedule.inputs, levels, calibration
+    )
     limit, verdict = questions.trusted_steps(workdir, name)
     notes = [*answer.notes, *filter(None, [verdict])]
     write_answer(path, simulators, schedule, answer, limit)

@@ -29,6 +29,8 @@ from experiments.reporting.validation_page import to_page
 from experiments.reporting.validation_words import headline, sentences
 from experiments.settings import persim_config, stage_key
 from experiments.stamps import environment_stamp, jsonable
+from persim_jax.calibration import Calibration
+from persim_jax.calibration import save as save_calibration
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.storage import dataset_paths, load_dataset
 from persim_jax.files import write_atomically, write_json_atomically
@@ -111,6 +113,8 @@ def validate(
     folder.mkdir(parents=True, exist_ok=True)
     append_rows(folder / "validation_rows.jsonl", rows)
     write_atomically(folder / "validation.html", page.encode())
+    tables = (findings.tails.widths, findings.unseen.widths)
+    save_calibration(folder / "calibration.json", Calibration(config.levels, *tables))
     # Last, so that a verdict is there only when all else is.
     write_json_atomically(folder / "verdict.json", as_json(findings, config))
     return findings

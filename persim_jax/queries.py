@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax import arguments
+from persim_jax.calibration import Calibration
 from persim_jax.data import support as support_lib
 from persim_jax.data.info import AgentId
 from persim_jax.uncertainty import predictive_std
@@ -58,8 +59,13 @@ def ask(
     obs: Any = None,
     inputs: Any = None,
     levels: Sequence[float] = LEVELS,
+    calibration: Calibration | None = None,
+    is_known: bool = True,
 ) -> Answer:
-    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only."""
+    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only.
+
+    `is_known` says whether the calibration is that of agents in the training data.
+    """
     config, info, support = simulators.config, simulators.info, simulators.support
     start = simulators.last_obs(agent_id) if obs is None else simulators.as_obs(obs)
     actions = jnp.asarray(actions)
@@ -74,17 +80,40 @@ def ask(
     names = info.target_names if info else tuple(f"obs_{i}" for i in range(members.shape[-1]))
     mean = members.mean(axis=0)
     std = predictive_std(simulators.params, simulators.noise, members)
-    lower, upper = intervals(mean, std, levels)
+    lower, upper, notes = _intervals(mean, std, tuple(levels), calibration, is_known)
     outside = np.zeros(len(mean), bool)
-    notes: tuple[str, ...] = ()
     if support is not None:
         action_names = info.action_names if info else ()
-        notes = support_lib.remarks(support, actions, schedule, action_names)
+        notes += support_lib.remarks(support, actions, schedule, action_names)
         limits = np.asarray(support.obs_range)[:, : mean.shape[1]]
         far = support_lib.outside(np.concatenate([start[None, : mean.shape[1]], mean]), limits)
         outside = np.asarray(far[1:].any(axis=1))
         notes += _about_path(far, names, limits)
     return Answer(names, tuple(levels), mean, std, lower, upper, members, outside, notes)
+
+
+def _intervals(
+    mean: np.ndarray,
+    std: np.ndarray,
+    levels: tuple[float, ...],
+    calibration: Calibration | None,
+    is_known: bool,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Rescaled intervals where there is a rescaling, else normal ones, and what to say of them."""
+    lower, upper = intervals(mean, std, levels)
+    if calibration is None:
+        return lower, upper, ()
+    widths = calibration.widths(levels, len(mean), is_known)
+    if widths is None or widths.shape[1:] != std.shape:
+        said = f"validation did not calibrate intervals at {', '.join(map(str, levels))}"
+        return lower, upper, (f"{said}: these assume normal errors",)
+    notes: tuple[str, ...] = ()
+    if len(mean) > calibration.horizon:
+        notes = (
+            f"intervals were calibrated for {calibration.horizon} steps: later ones are likely too "
+            "narrow",
+        )
+    return mean[None] - widths * std[None], mean[None] + widths * std[None], notes
 
 
 def _check_finite(obs: Any, actions: Any) -> None:

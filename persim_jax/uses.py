@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax import arguments, queries, tasks
+from persim_jax.calibration import Calibration
 from persim_jax.data.info import AgentId, DatasetInfo
 from persim_jax.data.support import DataSupport
 from persim_jax.export import export_rollout
@@ -105,6 +106,7 @@ class SimulatorUses:
         obs: Any = None,
         inputs: Any = None,
         levels: Sequence[float] = queries.LEVELS,
+        calibration: Calibration | None = None,
     ) -> queries.Answer:
         """A counterfactual: what this agent would do under these actions, with intervals.
 
@@ -114,6 +116,7 @@ class SimulatorUses:
           obs: Where it starts, as in `rollout`; by default where the agent was last seen.
           inputs: `[T, I]`, or `[I]` where they stay the same, where the model has any.
           levels: Nominal coverage of the intervals.
+          calibration: What validation found; without it intervals assume normal errors.
 
         Returns:
           The answer. What it says of its own limits is warned about, too.
@@ -123,7 +126,7 @@ class SimulatorUses:
           ValueError: A shape does not fit the model, a value is not finite, or there is no state to
             start from.
         """
-        answer = queries.ask(self, agent_id, actions, obs, inputs, levels)
+        answer = queries.ask(self, agent_id, actions, obs, inputs, levels, calibration)
         for note in answer.notes:
             warnings.warn(note, stacklevel=2)
         return answer

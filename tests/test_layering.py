@@ -40,6 +40,7 @@ LAYERS = {
     "persim_jax.simulator_files": 2,
     "persim_jax.arguments": 2,
     "persim_jax.export": 2,
+    "persim_jax.calibration": 1,
     "persim_jax.uncertainty": 2,
     "persim_jax.queries": 3,
     "persim_jax.uses": 3,
