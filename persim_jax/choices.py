@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.lags import with_lags
 from persim_jax.methods.base import Monitor
-from persim_jax.methods.persim import PersimConfig, fit
+from persim_jax.methods.persim import PersimConfig, fit, fit_model
+from persim_jax.models.factor import factor_model
+from persim_jax.models.factor_ranks import limit_ranks
 from persim_jax.simulators import PersonalizedSimulators
-from persim_jax.training import TrainConfig
+from persim_jax.training import TrainConfig, TrainState
 from persim_jax.types import Task
 from persim_jax.validation.config import CannotJudgeError, ValidationConfig
 from persim_jax.validation.errors import squared_errors
@@ -153,68 +156,72 @@ def _epochs(updates: int, count: int, batch: int) -> int:
     return int(np.clip(round(updates / max(count // batch, 1)), 10, 500))
 
 
+Run = Callable[[Choices, Callable[[], list[Trial]]], list[Trial]]
+"""`(candidate, trial) -> trials`: calls `trial`, or remembers what it returned."""
+
+
 def choose(
     dataset: OfflineDataset,
     asked: Asked = Asked(),  # noqa: B008 - immutable
     seed: int = 0,
-    run: Callable[[Choices, Callable[[], Trial]], Trial] = lambda choices, trial: trial(),
+    run: Run = lambda candidate, trial: trial(),
 ) -> tuple[Choices, list[Trial]]:
-    """Chooses lags, then the rank, then the penalty, each by held-out tails.
+    """Chooses lags, then rank and penalty, by held-out tails.
 
-    Of lags and ranks the smallest is taken that is not clearly worse than the best: its squared
-    errors are, agent by agent, above the best's by at most the standard error of that difference
-    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, paired).
+    The best penalty is taken; of lags and ranks the smallest that is not clearly worse than the
+    best: its squared errors are, agent by agent, above the best's by at most the standard error of
+    that difference (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3,
+    paired).
 
     Args:
       dataset: Without lags.
       asked: Candidates; one alone is taken without trial.
       seed: Of all that is random.
-      run: `(choices, trial) -> Trial`, calls `trial` or remembers what it returned.
+      run: Calls a trial.
 
     Returns:
-      The choices, and what was tried, in order.
+      The choices, and what was tried, in order. Where nothing can be held out of records of one
+      step, candidates in the middle are taken and nothing was tried.
 
     Raises:
       ValueError: A candidate makes no sense for these data.
     """
-    choices, trials = sized(dataset, seed), []
+    choices = sized(dataset, seed)
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
-    middle = sorted(asked.penalties)[len(asked.penalties) // 2]
-    start = ranks[len(ranks) // 2]
-    choices = dataclasses.replace(choices, rank=start, agent_penalty=middle, lags=min(asked.lags))
-    common = with_lags(dataset, max(asked.lags))
+    all_lags, penalties = sorted(asked.lags), sorted(asked.penalties)
+    common = np.asarray(with_lags(dataset, all_lags[-1]).mask)
+    trials: list[Trial] = []
 
-    def attempt(**changes: Any) -> Trial:
-        candidate = dataclasses.replace(choices, **changes)
-        found = run(candidate, lambda: try_out(dataset, candidate, np.asarray(common.mask)))
-        trials.append(found)
+    def attempt(lags: int, penalty: float) -> list[Trial]:
+        candidate = dataclasses.replace(choices, lags=lags, agent_penalty=penalty)
+        found = run(candidate, lambda: try_ranks(dataset, candidate, ranks, common))
+        trials.extend(trial for trial in found if trial not in trials)
         return found
 
-    for name, values, simplest in (
-        ("lags", sorted(asked.lags), True),
-        ("rank", ranks, True),
-        ("agent_penalty", sorted(asked.penalties), False),
-    ):
-        if len(values) > 1:
-            try:
-                found = [attempt(**{name: value}) for value in values]
-            except CannotJudgeError:
-                # Nothing can be held out of records of one step: the middle must do.
-                break
-            chosen = _simplest(found) if simplest else int(np.argmin([t.error for t in found]))
-        else:
-            chosen = 0
-        picked: dict[str, Any] = {name: values[chosen]}
-        choices = dataclasses.replace(choices, **picked)
-    return choices, trials
+    middle = penalties[len(penalties) // 2]
+    lags, rank, penalty = all_lags[0], ranks[len(ranks) // 2], middle
+    try:
+        if len(all_lags) > 1:
+            best = [min(attempt(value, middle), key=lambda t: t.error) for value in all_lags]
+            lags = _simplest(best).lags
+        if len(ranks) > 1 or len(penalties) > 1:
+            tables = [attempt(lags, value) for value in penalties]
+            table = min(tables, key=lambda found: min(trial.error for trial in found))
+            rank, penalty = _simplest(table).rank, table[0].agent_penalty
+    except CannotJudgeError:
+        trials.clear()
+    return dataclasses.replace(choices, lags=lags, rank=rank, agent_penalty=penalty), trials
 
 
-def try_out(dataset: OfflineDataset, choices: Choices, scored: np.ndarray) -> Trial:
-    """Fits one member without the tails of all trajectories and predicts them.
+def try_ranks(
+    dataset: OfflineDataset, choices: Choices, ranks: tuple[int, ...], scored: np.ndarray
+) -> list[Trial]:
+    """Fits one member of each rank without the tails of all trajectories and predicts these.
 
     Args:
       dataset: Without lags.
-      choices: The candidate.
+      choices: The candidate but for its rank.
+      ranks: In rising order.
       scored: `[N, T]`, steps that may be scored: the same for all candidates.
 
     Raises:
@@ -222,36 +229,48 @@ def try_out(dataset: OfflineDataset, choices: Choices, scored: np.ndarray) -> Tr
     """
     lagged = with_lags(dataset, choices.lags)
     tails = tail_starts(scored, HELD_OUT.tail_share)
-    mask = np.asarray(lagged.mask)
-    seen = mask & (np.arange(mask.shape[1]) < tails[:, None])
+    seen = np.asarray(lagged.mask) & (np.arange(scored.shape[1]) < tails[:, None])
     train = lagged.replace(mask=seen, terminated=np.asarray(lagged.terminated) & seen)
     queries = windows(lagged.replace(mask=scored), tails, HELD_OUT)
     count = int(seen.sum())
     batch = min(choices.batch_size, max(count // 8, 1))
-    tried = dataclasses.replace(
+    config = dataclasses.replace(
         choices,
-        ensemble_size=1,
+        rank=max(ranks),
+        ensemble_size=len(ranks),
         spare_members=0,
         batch_size=batch,
         num_epochs=_epochs(TRIAL_UPDATES, count, batch),
-    )
-    simulators = fit(choices.key(0), train, config=tried.config())
-    predicted = forecast(simulators.model, simulators.params, queries)
-    scale = np.asarray(train.transitions().next_obs)[:, : queries.truth.shape[-1]].std(axis=0)
-    squared = squared_errors(predicted, queries, np.maximum(scale, 1e-12))
-    by_agent = [
-        float(np.nanmean(squared[queries.agent == agent])) for agent in np.unique(queries.agent)
-    ]
-    error = float(np.sqrt(np.nanmean(squared)))
-    return Trial(choices.lags, choices.rank, choices.agent_penalty, error, tuple(by_agent))
+    ).config()
+    kept, data = config.factor(train), jax.tree.map(jnp.asarray, train.transitions())
+    restricted = Monitor(restore=lambda state: _restricted(state, ranks))
+    params, _ = fit_model(choices.key(0), kept, data, config, restricted)
+    model = factor_model(dataclasses.replace(kept, ensemble_size=1))
+    scale = np.maximum(np.asarray(data.next_obs)[:, : kept.target_size].std(axis=0), 1e-12)
+    trials = []
+    for member, rank in enumerate(ranks):
+        own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)
+        predicted = forecast(model, params._replace(weights=own), queries)
+        squared = squared_errors(predicted, queries, scale)
+        by_agent = tuple(
+            float(np.nanmean(squared[queries.agent == agent])) for agent in np.unique(queries.agent)
+        )
+        error = float(np.sqrt(np.nanmean(squared)))
+        trials.append(Trial(choices.lags, rank, choices.agent_penalty, error, by_agent))
+    return trials
 
 
-def _simplest(trials: Sequence[Trial]) -> int:
-    """Index of the first trial that is not clearly worse than the best."""
+def _restricted(state: TrainState, ranks: tuple[int, ...]) -> TrainState:
+    weights = limit_ranks(state.params.weights, ranks)
+    return state._replace(params=state.params._replace(weights=weights))
+
+
+def _simplest(trials: Sequence[Trial]) -> Trial:
+    """The first trial that is not clearly worse than the best."""
     errors = np.asarray([trial.by_agent for trial in trials])  # [candidates, agents]
     worse = errors - errors[np.argmin([trial.error for trial in trials])]
     spread = worse.std(axis=1) / np.sqrt(max(errors.shape[1], 1))
-    return int(np.argmax(worse.mean(axis=1) <= spread))
+    return trials[int(np.argmax(worse.mean(axis=1) <= spread))]
 
 
 def fit_with(
