@@ -39,7 +39,8 @@ def workdir_of(path, data):
     """A workdir as a run leaves it, with a smoke config."""
     config = mountain_car.get_config("smoke").to_dict()
     config["model"] |= {"rank": 2, "state_features": [8], "agent_start": 1.0}
-    config["train"] |= dict(num_epochs=40, batch_size=64, learning_rate=2e-2, polish_rounds=0)
+    quick = {"num_epochs": 40, "batch_size": 64, "learning_rate": 2e-2, "polish_rounds": 0}
+    config["train"] |= quick
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
     save_dataset(path / "dataset" / "dataset", data, {})
