@@ -1,7 +1,7 @@
 """Glucose and insulin of made-up patients: an example of users' own data that is no benchmark.
 
     python -m experiments.glucose --out=runs/glucose.csv
-    python -m experiments.fit --data=runs/glucose.csv --workdir=runs/glucose --lags=3
+    python -m experiments.fit --data=runs/glucose.csv --workdir=runs/glucose --lags=4
 
 Bergman's minimal model (Bergman, Ider, Bowden, Cobelli, Am. J. Physiol. 236, E667, 1979; Bergman,
 Phillips, Cobelli, J. Clin. Invest. 68, 1456, 1981), with insulin from outside and a meal that is
@@ -31,13 +31,13 @@ from persim_jax.files import write_atomically
 
 FLAGS = flags.FLAGS
 
-# Medians within the ranges that the papers above report (SI: 2 to 8 in 1e-4, p1: 0.01 to 0.04,
-# p2 and n: Fisher's); standard deviations of the logarithm are ours and make SI differ by a factor
-# of four between the 10th and the 90th of a hundred patients.
+# Median and standard deviation of the logarithm. p1 and SI are those of people with normal glucose
+# tolerance (0.021 +- 0.008 per minute and 2.6 +- 2.2 in 1e-4, Bergman, Diabetes 56, 1489, 2007), SI
+# with a little less spread; p2 and n are Fisher's; what is left are choices of ours.
 CONSTANTS = {
-    "p1": (0.02, 0.25),  # 1/min, glucose effectiveness
+    "p1": (0.02, 0.35),  # 1/min, glucose effectiveness
     "p2": (0.025, 0.2),  # 1/min
-    "si": (3e-4, 0.5),  # L/mU/min, insulin sensitivity
+    "si": (2.6e-4, 0.6),  # L/mU/min, insulin sensitivity
     "n": (0.0926, 0.2),  # 1/min
     "ka": (0.018, 0.25),  # 1/min
     "gb": (125.0, 0.12),  # mg/dL

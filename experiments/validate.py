@@ -30,6 +30,8 @@ from experiments.reporting.validation_page import to_page
 from experiments.reporting.validation_words import headline, sentences
 from experiments.settings import persim_config, stage_key
 from experiments.stamps import environment_stamp, jsonable
+from persim_jax.calibration import Calibration
+from persim_jax.calibration import save as save_calibration
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.storage import dataset_paths, load_dataset
 from persim_jax.files import write_atomically, write_json_atomically
@@ -112,29 +114,11 @@ def validate(
     folder.mkdir(parents=True, exist_ok=True)
     append_rows(folder / "validation_rows.jsonl", rows)
     write_atomically(folder / "validation.html", page.encode())
-    write_json_atomically(folder / "calibration.json", calibration(procedure, findings, config))
+    tables = (findings.tails.widths, findings.unseen.widths)
+    save_calibration(folder / "calibration.json", Calibration(config.levels, *tables))
     # Last, so that a verdict is there only when all else is.
     write_json_atomically(folder / "verdict.json", as_json(findings, config))
     return findings
-
-
-def calibration(
-    procedure: Procedure, findings: Findings, config: ValidationConfig
-) -> dict[str, Any]:
-    """What rescales intervals of agents to come: half widths in predictive standard deviations.
-
-    `known` and `unseen` are `[levels, steps, coordinates]`, of agents that training saw and of
-    newcomers; a predicted value lies within width * std of the mean as often as the level says.
-    """
-    found: dict[str, Any] = jsonable(
-        {
-            "levels": config.levels,
-            "coordinates": procedure.dataset.info.target_names,
-            "known": findings.tails.widths.round(4),
-            "unseen": findings.unseen.widths.round(4),
-        }
-    )
-    return found
 
 
 def rows_of(

@@ -19,6 +19,7 @@ from jax import lax
 
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.info import AgentId, DatasetInfo, row_of
+from persim_jax.data.support import DataSupport, of_strangers
 from persim_jax.models.base import History, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target, with_factors
@@ -42,6 +43,7 @@ class Trained(Protocol):
     covariates: Any
     noise: Any
     info: DatasetInfo | None
+    support: DataSupport | None
 
     def replace(self, **fields: Any) -> Any: ...
 
@@ -124,7 +126,7 @@ class Newcomers(flax.struct.PyTreeNode):
         return trained.replace(
             params=params, config=config, agent_ids=self.agent_ids, covariates=self.covariates,
             noise=None if noise is None else jnp.repeat(jnp.asarray(noise), num_particles, axis=0),
-            info=info,
+            info=info, support=of_strangers(trained.support, self.num_agents),
         )  # fmt: skip
 
     def for_agent(self, agent_id: AgentId, num_particles: int = NUM_PARTICLES) -> Newcomer:

@@ -13,6 +13,7 @@ from configs import mountain_car
 from experiments import validate as module
 from experiments.records import read_rows
 from experiments.reporting import validation_words as words
+from persim_jax.calibration import load as load_calibration
 from persim_jax.data.storage import save_dataset
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.training import TrainConfig
@@ -91,12 +92,10 @@ def test_a_workdir_gets_a_page_a_verdict_and_rows_and_keeps_its_simulators(tmp_p
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "<script" not in page
     assert len(page) < 500_000
-    scaling = json.loads((workdir / "calibration.json").read_text())
-    assert scaling["coordinates"] == ["position", "heat"]
-    for kind in ("known", "unseen"):
-        widths = np.asarray(scaling[kind])
-        assert widths.shape == (3, 10, 2)
-        assert np.all(np.diff(widths, axis=0) >= 0)  # a higher level is wider
+    scaling = load_calibration(workdir / "calibration.json")
+    for table in (scaling.known, scaling.unseen):
+        assert table.shape == (3, 10, 2)
+        assert np.all(np.diff(table, axis=0) >= 0)  # a higher level is wider
     for agent_id in range(10, 40):
         assert f"<td>{agent_id}</td>" in page
     assert (workdir / "simulators" / "simulators.json").read_text() == "untouched"
