@@ -5,8 +5,9 @@
 
 Fits again with the same choices on a part of the data, judges that procedure by what was held out
 and leaves the simulators as they are. Takes the workdir of `experiments.fit` or of
-`experiments.run`. Writes `validation.html`, `verdict.json` and `validation_rows.jsonl`. The exit
-status is 0 whatever the verdict, 2 where there are too few agents or steps for one, 1 for errors.
+`experiments.run`. Writes `validation.html`, `verdict.json`, `calibration.json`, which rescales
+intervals, and `validation_rows.jsonl`. The exit status is 0 whatever the verdict, 2 where there are
+too few agents or steps for one, 1 for errors.
 """
 
 from __future__ import annotations
@@ -198,11 +199,11 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console(width=100)
     with run.one_line_each():
-        trust = TrustConfig(
-            **{f.name: FLAGS[f.name].value for f in dataclasses.fields(TrustConfig)}
-        )
+        limits: dict[str, Any] = {
+            field.name: FLAGS[field.name].value for field in dataclasses.fields(TrustConfig)
+        }
         numbers: dict[str, Any] = {name: FLAGS[name].value for name in _NUMBERS}
-        config = ValidationConfig(trust=trust, **numbers)
+        config = ValidationConfig(trust=TrustConfig(**limits), **numbers)
         try:
             with jax.default_matmul_precision("highest"):
                 findings = validate(FLAGS.workdir, config, FLAGS.out, console)
