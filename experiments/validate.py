@@ -25,6 +25,7 @@ from absl import app, flags
 from rich.console import Console
 
 from experiments import run
+from experiments.fit import read_fit
 from experiments.records import Row, RowContext, append_rows, make_row
 from experiments.reporting.validation_page import to_page
 from experiments.reporting.validation_words import headline, sentences
@@ -33,6 +34,7 @@ from experiments.stamps import environment_stamp, jsonable
 from persim_jax.calibration import Calibration
 from persim_jax.calibration import save as save_calibration
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.lags import with_lags
 from persim_jax.data.storage import dataset_paths, load_dataset
 from persim_jax.files import write_atomically, write_json_atomically
 from persim_jax.methods.persim import PersimConfig
@@ -65,7 +67,17 @@ def read_procedure(workdir: Path) -> Procedure:
 
     Raises:
       FileNotFoundError: Nothing was fitted there.
+      ValueError: A file was cut short or altered, or is of another version.
     """
+    if (workdir / "choices.json").exists():
+        dataset, choices = read_fit(workdir)
+        settings = {
+            "environment": dataset.info.environment, "behavior": dataset.info.behavior,
+            "variant": "fit", "trial": 0, "seed": choices.seed,
+            "choices": dataclasses.asdict(choices),
+        }  # fmt: skip
+        lagged = with_lags(dataset, choices.lags)
+        return Procedure(lagged, choices.config(), choices.key(2), settings)
     path = workdir / "config.json"
     if not path.exists() or not dataset_paths(workdir / "dataset" / "dataset")[1].exists():
         raise FileNotFoundError(
