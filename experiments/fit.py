@@ -273,27 +273,42 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _define_flags() -> None:
-    text, names = flags.DEFINE_string, flags.DEFINE_list
-    text("data", None, "Table, dataset of ours, or Minari dataset, see above.", required=True)
-    text("workdir", None, "Folder for all that is made, itself made if missing.", required=True)
-    text("agent_column", "agent", "Of a table: whose row it is.")
-    text("time_column", "time", "Of a table: when; numbers, or dates as in ISO 8601.")
-    names("state_columns", None, "What is predicted; by default state and state_*.")
-    names("action_columns", None, "What was done until the next row; action and action_*.")
-    names("input_columns", None, "What acted besides, known and not predicted; input and input_*.")
-    names("covariate_columns", None, "Constants of an agent; covariate and covariate_*.")
-    text("reward_column", None, "What a step earned; by default reward, if there is one.")
+    flags.DEFINE_string(
+        "data", None, "Table, dataset of ours, or Minari dataset, see above.", required=True
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Folder for all that is made, itself made if missing.", required=True
+    )
+    flags.DEFINE_string("agent_column", "agent", "Of a table: whose row it is.")
+    flags.DEFINE_string(
+        "time_column", "time", "Of a table: when; numbers, or dates as in ISO 8601."
+    )
+    flags.DEFINE_list("state_columns", None, "What is predicted; by default state and state_*.")
+    flags.DEFINE_list(
+        "action_columns", None, "What was done until the next row; action and action_*."
+    )
+    flags.DEFINE_list(
+        "input_columns", None, "What acted besides, known and not predicted; input and input_*."
+    )
+    flags.DEFINE_list(
+        "covariate_columns", None, "Constants of an agent; covariate and covariate_*."
+    )
+    flags.DEFINE_string(
+        "reward_column", None, "What a step earned; by default reward, if there is one."
+    )
     flags.DEFINE_enum("action_kind", "auto", ACTION_KINDS, "Whether an action is one of a few.")
     flags.DEFINE_float(
         "time_step", None, "Usual time between rows, in seconds for dates; the median by default.",
         lower_bound=0.0,
     )  # fmt: skip
-    text(
+    flags.DEFINE_string(
         "lags", "1", "How many of the last observations, with the actions between them, the model "
         "sees: more than 1 where states are partly hidden. Several with commas, or auto: tried.",
     )  # fmt: skip
-    names("ranks", [str(rank) for rank in choices_lib.RANKS], "Numbers of factors to try.")
-    names(
+    flags.DEFINE_list(
+        "ranks", [str(rank) for rank in choices_lib.RANKS], "Numbers of factors to try."
+    )
+    flags.DEFINE_list(
         "penalties", [str(p) for p in choices_lib.PENALTIES], "Penalties on what is an agent's own."
     )
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0)
@@ -301,7 +316,9 @@ def _define_flags() -> None:
         "checkpoint_seconds", CHECKPOINT_SECONDS, "Least time between two checkpoints.",
         lower_bound=0.0,
     )  # fmt: skip
-    text("compile_cache", None, "Folder for compiled programs: the next fit then starts faster.")
+    flags.DEFINE_string(
+        "compile_cache", None, "Folder for compiled programs: the next fit then starts faster."
+    )
 
 
 if __name__ == "__main__":
