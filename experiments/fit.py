@@ -21,13 +21,11 @@ it stopped. Writes `dataset/`, `choices.json`, `simulators/`, `metrics.jsonl`, `
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 from rich.console import Console
 
@@ -41,6 +39,7 @@ from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.from_table import ACTION_KINDS
 from persim_jax.data.sources import load_source
 from persim_jax.data.storage import dataset_paths, load_dataset, save_dataset
+from persim_jax.data.summary import describe, digest
 from persim_jax.data.tables import Columns
 from persim_jax.files import write_json_atomically
 from persim_jax.simulators import PersonalizedSimulators
@@ -120,38 +119,6 @@ def read_fit(workdir: str | Path) -> tuple[OfflineDataset, Choices]:
         )
     dataset = load_dataset(Path(workdir) / "dataset" / "dataset")
     return dataset, Choices.from_json(stored["choices"])
-
-
-def digest(dataset: OfflineDataset) -> str:
-    """SHA-256 of all that a dataset holds, wherever it came from."""
-    total = hashlib.sha256(repr(dataclasses.astuple(dataset.info)).encode())
-    for name in ("obs", "actions", "inputs", "rewards", "mask", "agent_ids", "covariates"):
-        values = getattr(dataset, name)
-        total.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
-    return total.hexdigest()
-
-
-def describe(dataset: OfflineDataset) -> list[str]:
-    """What was read, in words, so that a mistake in the columns is seen."""
-    info, lengths = dataset.info, dataset.lengths
-    mask = np.asarray(dataset.mask)
-    last = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)
-    gaps = int((last - lengths).sum())
-    kind = (
-        f"one of {info.num_actions}: {', '.join(info.action_names)}"
-        if info.discrete
-        else f"continuous: {', '.join(info.action_names)}"
-    )
-    lines = [
-        f"{dataset.num_agents} agents, {lengths.sum()} transitions, {lengths.min()} to "
-        f"{lengths.max()} of each, {gaps} gaps in time",
-        f"states: {', '.join(info.obs_names)}; action: {kind}",
-    ]
-    if info.input_names:
-        lines.append(f"inputs, known and not predicted: {', '.join(info.input_names)}")
-    if info.covariate_names:
-        lines.append(f"covariates, not shown to the model: {', '.join(info.covariate_names)}")
-    return lines
 
 
 def _chosen(

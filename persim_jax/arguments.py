@@ -77,11 +77,11 @@ def as_inputs(
     return jnp.broadcast_to(inputs, (steps, width))
 
 
-def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
-    """Refuses an observation `[obs_size]` or actions `[T]` or `[T, A]` of other shapes or values.
+def check_obs(config: FactorConfig, obs: jax.Array) -> None:
+    """Refuses an observation that is not `[obs_size]`.
 
     Raises:
-      ValueError: A shape does not fit, or an action does not exist.
+      ValueError: Its shape does not fit the model.
     """
     if obs.shape != (config.obs_size,):
         lagged = f", a window of {config.lags} lags: give the last moments as persim_jax.Recent"
@@ -89,6 +89,15 @@ def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
             f"obs has shape {obs.shape}: this model's is ({config.obs_size},)"
             f"{lagged if config.lags > 1 else ''}"
         )
+
+
+def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
+    """Refuses an observation `[obs_size]` or actions `[T]` or `[T, A]` of other shapes or values.
+
+    Raises:
+      ValueError: A shape does not fit, or an action does not exist.
+    """
+    check_obs(config, obs)
     check_actions(config, actions)
 
 

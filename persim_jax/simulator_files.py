@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax.data import support as support_lib
 from persim_jax.data.info import DatasetInfo
+from persim_jax.data.support import DataSupport
 from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, FactorNormalizer, factor_model
@@ -32,6 +34,7 @@ class Stored(NamedTuple):
       covariates: `[N, C]`.
       config: Sizes of the model.
       info: Facts of the data, or None.
+      support: Where the data lie, or None.
       noise: `[M, D]`, residuals of the training data; None in files of older versions.
     """
 
@@ -40,6 +43,7 @@ class Stored(NamedTuple):
     covariates: np.ndarray
     config: FactorConfig
     info: DatasetInfo | None = None
+    support: DataSupport | None = None
     noise: np.ndarray | None = None
 
 
@@ -48,6 +52,7 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     leaves = jax.tree.leaves(stored.params)
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    arrays |= support_lib.to_arrays(stored.support)
     if stored.noise is not None:
         arrays["noise"] = stored.noise
     buffer = io.BytesIO()
@@ -91,7 +96,11 @@ def read(directory: Path) -> Stored:
         params = jax.tree.unflatten(like, leaves)
         noise = arrays.get("noise")
         info = DatasetInfo.from_json(sidecar["info"]) if sidecar.get("info") else None
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config, info, noise)
+        support, tables = (
+            support_lib.from_arrays(arrays),
+            (arrays["agent_ids"], arrays["covariates"]),
+        )
+        return Stored(params, *tables, config, info, support, noise)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jax import lax
 from persim_jax import arguments, bounds, simulator_files
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.info import AgentId, DatasetInfo, row_of
+from persim_jax.data.support import DataSupport
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
 from persim_jax.models.factor_network import newest
@@ -27,6 +28,7 @@ from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task, Transitions
+from persim_jax.uses import AgentUses, SimulatorUses
 
 
 class Prediction(NamedTuple):
@@ -42,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 # flax's record because config and task are static: a jitted function takes the whole object.
-class PersonalizedSimulators(flax.struct.PyTreeNode):
+class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
     """Simulators of N agents learned from one trajectory of each.
 
     Attributes:
@@ -53,6 +55,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
       task: Reward, termination and spec, static; None if unknown, then there is no planning.
       info: Static facts of the data: names of agents, coordinates, actions and inputs; None in
         files of older versions.
+      support: Where the data lie and agents were last seen; None likewise.
       noise: `[M, D]`, how far each member is from its training data, in scaled units; None in
         files of older versions, then there are no newcomers.
     """
@@ -63,6 +66,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     config: FactorConfig = flax.struct.field(pytree_node=False)
     task: Task | None = flax.struct.field(pytree_node=False, default=None)
     info: DatasetInfo | None = flax.struct.field(pytree_node=False, default=None)
+    support: DataSupport | None = None
     noise: Any = None
 
     @property
@@ -253,7 +257,9 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
         ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
         noise = None if self.noise is None else np.asarray(self.noise)
-        stored = simulator_files.Stored(self.params, ids, covariates, self.config, self.info, noise)
+        stored = simulator_files.Stored(
+            self.params, ids, covariates, self.config, self.info, self.support, noise
+        )
         task_name = self.task.spec.name if self.task else None
         simulator_files.write(Path(directory), stored, task_name)
 
@@ -273,7 +279,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class PersonalizedSimulator:
+class PersonalizedSimulator(AgentUses):
     """The simulator of one agent.
 
     Attributes:

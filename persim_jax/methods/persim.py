@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from persim_jax import flops, training
 from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.support import support_of
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
 from persim_jax.models.base import DynamicsModel, ModelParams
@@ -129,6 +130,7 @@ def fit(
         config=kept,
         task=task,
         info=dataset.info,
+        support=support_of(dataset),
         noise=noise,
     )
 

@@ -20,7 +20,7 @@ class TrustConfig:
 
     Attributes:
       max_error: Largest error over the first h steps.
-      negligible: Error that is good enough however little changes, and whatever intervals say.
+      negligible: Error that is good enough however little changes, and wherever the queries lie.
       min_steps: Fewest steps that are of any use; all of the agent's where it has fewer.
       max_outside: Largest share of the agent's queries outside the support of the data.
       min_coverage: Least share of the agent's values in its rescaled 95 % intervals.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from persim_jax.data.dataset import OfflineDataset
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
+from persim_jax.normalizer import MIN_STD
 from persim_jax.personalization.evidence import evidence_of
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.validation import queries as queries_lib
@@ -104,7 +105,7 @@ def gather(
     newcomers = simulators.personalize(first).simulators(config.num_particles)
     return Evidence(
         parts,
-        np.asarray(_newest(parts.train).std(axis=0), np.float64),
+        scale_of(parts.train),
         Part(parts.known, tails, _forecasts(simulators, pooled, parts.train, parts.train, tails)),
         Part(parts.unseen, unseen, _forecasts(newcomers, pooled, parts.train, first, unseen)),
     )
@@ -149,6 +150,8 @@ def _forecasts(
     }
 
 
-def _newest(train: OfflineDataset) -> Any:
-    """Newest values of all training transitions, `[B, D]`."""
-    return train.transitions().next_obs[:, : len(train.info.target_names)]
+def scale_of(train: OfflineDataset) -> np.ndarray:
+    """Standard deviation of each coordinate's newest values, `[D]`; 1 where they never differ."""
+    values = np.asarray(train.transitions().next_obs, np.float64)
+    std = values[:, : len(train.info.target_names)].std(axis=0)
+    return np.where(std < MIN_STD, 1.0, std)

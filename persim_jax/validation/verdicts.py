@@ -77,10 +77,12 @@ def judge(
         )
     if steps < min(config.min_steps, judged):
         verdict = DO_NOT_TRUST
-    if far > config.max_outside:
+    # What was predicted well was predicted well, wherever it lies.
+    matters = error[-1] > config.negligible
+    if matters and far > config.max_outside:
         verdict = DO_NOT_TRUST
         reason = f"{100 * far:.0f} % of its states and actions are unlike the data"
-    if covered < config.min_coverage and error[-1] > config.negligible:
+    if matters and covered < config.min_coverage:
         verdict = DO_NOT_TRUST
         reason = f"only {100 * covered:.0f} % of its values are in the 95 % intervals"
     steps = 0 if verdict == DO_NOT_TRUST else steps

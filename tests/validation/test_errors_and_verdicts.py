@@ -95,7 +95,7 @@ def test_a_simulator_that_is_no_better_than_standing_still_is_not_trusted():
 
 
 def test_extrapolation_and_intervals_that_miss_cost_the_trust():
-    far = verdict([0.0] * 4, outside=0.8)
+    far = verdict([0.1] * 4, outside=0.8)
     assert (far.verdict, far.steps) == ("do_not_trust", 0)
     assert far.reason == "80 % of its states and actions are unlike the data"
     half = np.tile([1.0, 0.0], (1, 4, 1))
@@ -103,7 +103,7 @@ def test_extrapolation_and_intervals_that_miss_cost_the_trust():
     assert missed.verdict == "do_not_trust"
     assert missed.reason == "only 50 % of its values are in the 95 % intervals"
     lenient = dataclasses.replace(TRUST, min_coverage=0.4, max_outside=0.9)
-    assert verdict([0.0] * 4, outside=0.8, config=lenient).verdict == "trust"
-    # Intervals do not matter where the error hardly does, and say nothing where there are none.
-    assert verdict([0.0] * 4, inside=half).verdict == "trust"
+    assert verdict([0.1] * 4, outside=0.8, config=lenient).verdict == "trust"
+    # Neither matters where the error hardly does, and intervals that there are not say nothing.
+    assert verdict([0.0] * 4, outside=0.8, inside=half).verdict == "trust"
     assert verdict([0.0] * 4, inside=np.full((1, 4, 2), NAN)).verdict == "trust"
