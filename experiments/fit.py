@@ -21,13 +21,11 @@ it stopped. Writes `dataset/`, `choices.json`, `simulators/`, `metrics.jsonl`, `
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags
 from rich.console import Console
 
@@ -41,6 +39,7 @@ from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.from_table import ACTION_KINDS
 from persim_jax.data.sources import load_source
 from persim_jax.data.storage import dataset_paths, load_dataset, save_dataset
+from persim_jax.data.summary import describe, digest
 from persim_jax.data.tables import Columns
 from persim_jax.files import write_json_atomically
 from persim_jax.simulators import PersonalizedSimulators
@@ -120,38 +119,6 @@ def read_fit(workdir: str | Path) -> tuple[OfflineDataset, Choices]:
         )
     dataset = load_dataset(Path(workdir) / "dataset" / "dataset")
     return dataset, Choices.from_json(stored["choices"])
-
-
-def digest(dataset: OfflineDataset) -> str:
-    """SHA-256 of all that a dataset holds, wherever it came from."""
-    total = hashlib.sha256(repr(dataclasses.astuple(dataset.info)).encode())
-    for name in ("obs", "actions", "inputs", "rewards", "mask", "agent_ids", "covariates"):
-        values = getattr(dataset, name)
-        total.update(b"" if values is None else np.ascontiguousarray(values).tobytes())
-    return total.hexdigest()
-
-
-def describe(dataset: OfflineDataset) -> list[str]:
-    """What was read, in words, so that a mistake in the columns is seen."""
-    info, lengths = dataset.info, dataset.lengths
-    mask = np.asarray(dataset.mask)
-    last = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)
-    gaps = int((last - lengths).sum())
-    kind = (
-        f"one of {info.num_actions}: {', '.join(info.action_names)}"
-        if info.discrete
-        else f"continuous: {', '.join(info.action_names)}"
-    )
-    lines = [
-        f"{dataset.num_agents} agents, {lengths.sum()} transitions, {lengths.min()} to "
-        f"{lengths.max()} of each, {gaps} gaps in time",
-        f"states: {', '.join(info.obs_names)}; action: {kind}",
-    ]
-    if info.input_names:
-        lines.append(f"inputs, known and not predicted: {', '.join(info.input_names)}")
-    if info.covariate_names:
-        lines.append(f"covariates, not shown to the model: {', '.join(info.covariate_names)}")
-    return lines
 
 
 def _chosen(
@@ -273,27 +240,42 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _define_flags() -> None:
-    text, names = flags.DEFINE_string, flags.DEFINE_list
-    text("data", None, "Table, dataset of ours, or Minari dataset, see above.", required=True)
-    text("workdir", None, "Folder for all that is made, itself made if missing.", required=True)
-    text("agent_column", "agent", "Of a table: whose row it is.")
-    text("time_column", "time", "Of a table: when; numbers, or dates as in ISO 8601.")
-    names("state_columns", None, "What is predicted; by default state and state_*.")
-    names("action_columns", None, "What was done until the next row; action and action_*.")
-    names("input_columns", None, "What acted besides, known and not predicted; input and input_*.")
-    names("covariate_columns", None, "Constants of an agent; covariate and covariate_*.")
-    text("reward_column", None, "What a step earned; by default reward, if there is one.")
+    flags.DEFINE_string(
+        "data", None, "Table, dataset of ours, or Minari dataset, see above.", required=True
+    )
+    flags.DEFINE_string(
+        "workdir", None, "Folder for all that is made, itself made if missing.", required=True
+    )
+    flags.DEFINE_string("agent_column", "agent", "Of a table: whose row it is.")
+    flags.DEFINE_string(
+        "time_column", "time", "Of a table: when; numbers, or dates as in ISO 8601."
+    )
+    flags.DEFINE_list("state_columns", None, "What is predicted; by default state and state_*.")
+    flags.DEFINE_list(
+        "action_columns", None, "What was done until the next row; action and action_*."
+    )
+    flags.DEFINE_list(
+        "input_columns", None, "What acted besides, known and not predicted; input and input_*."
+    )
+    flags.DEFINE_list(
+        "covariate_columns", None, "Constants of an agent; covariate and covariate_*."
+    )
+    flags.DEFINE_string(
+        "reward_column", None, "What a step earned; by default reward, if there is one."
+    )
     flags.DEFINE_enum("action_kind", "auto", ACTION_KINDS, "Whether an action is one of a few.")
     flags.DEFINE_float(
         "time_step", None, "Usual time between rows, in seconds for dates; the median by default.",
         lower_bound=0.0,
     )  # fmt: skip
-    text(
+    flags.DEFINE_string(
         "lags", "1", "How many of the last observations, with the actions between them, the model "
         "sees: more than 1 where states are partly hidden. Several with commas, or auto: tried.",
     )  # fmt: skip
-    names("ranks", [str(rank) for rank in choices_lib.RANKS], "Numbers of factors to try.")
-    names(
+    flags.DEFINE_list(
+        "ranks", [str(rank) for rank in choices_lib.RANKS], "Numbers of factors to try."
+    )
+    flags.DEFINE_list(
         "penalties", [str(p) for p in choices_lib.PENALTIES], "Penalties on what is an agent's own."
     )
     flags.DEFINE_integer("seed", 0, "Of all that is random.", lower_bound=0)
@@ -301,7 +283,9 @@ def _define_flags() -> None:
         "checkpoint_seconds", CHECKPOINT_SECONDS, "Least time between two checkpoints.",
         lower_bound=0.0,
     )  # fmt: skip
-    text("compile_cache", None, "Folder for compiled programs: the next fit then starts faster.")
+    flags.DEFINE_string(
+        "compile_cache", None, "Folder for compiled programs: the next fit then starts faster."
+    )
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ class Workdir(Folder):
         self.context = dataclasses.replace(context, backend=backend)
         version = before.get("code_version", self.context.code_version)
         self.other_code = version if version != self.context.code_version else None
+        _log_to(self.path / "log.txt")
 
     @property
     def rows_path(self) -> Path:

@@ -190,13 +190,14 @@ def choose(
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
     all_lags, penalties = sorted(asked.lags), sorted(asked.penalties)
     common = np.asarray(with_lags(dataset, all_lags[-1]).mask)
-    trials: list[Trial] = []
+    tried: dict[tuple[int, float], list[Trial]] = {}
 
     def attempt(lags: int, penalty: float) -> list[Trial]:
-        candidate = dataclasses.replace(choices, lags=lags, agent_penalty=penalty)
-        found = run(candidate, lambda: try_ranks(dataset, candidate, ranks, common))
-        trials.extend(trial for trial in found if trial not in trials)
-        return found
+        if (lags, penalty) not in tried:
+            candidate = dataclasses.replace(choices, lags=lags, agent_penalty=penalty)
+            found = run(candidate, lambda: try_ranks(dataset, candidate, ranks, common))
+            tried[lags, penalty] = found
+        return tried[lags, penalty]
 
     middle = penalties[len(penalties) // 2]
     lags, rank, penalty = all_lags[0], ranks[len(ranks) // 2], middle
@@ -209,7 +210,8 @@ def choose(
             table = min(tables, key=lambda found: min(trial.error for trial in found))
             rank, penalty = _simplest(table).rank, table[0].agent_penalty
     except CannotJudgeError:
-        trials.clear()
+        pass  # nothing was tried: the middle must do
+    trials = [trial for found in tried.values() for trial in found]
     return dataclasses.replace(choices, lags=lags, rank=rank, agent_penalty=penalty), trials
 
 

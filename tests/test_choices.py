@@ -99,7 +99,7 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
     data = pushed(np.ones(4))
     choices, trials = choose(data, Asked((3, 1, 2), (3, 1, 2), (1.0, 0.01, 0.1)), run=run)
     assert (choices.lags, choices.rank, choices.agent_penalty) == (2, 2, 0.01)
-    assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (2, 0.01), (2, 0.1), (2, 1.0)]
+    assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (2, 0.01), (2, 1.0)]
     assert len(trials) == len(set(trials)) == 15
 
 

@@ -12,8 +12,6 @@ from experiments import fit as launcher
 from persim_jax import choices as choices_lib
 from persim_jax.choices import Asked
 from persim_jax.data.dataset import OfflineDataset
-from persim_jax.data.sources import load_source
-from persim_jax.data.storage import save_dataset
 from persim_jax.data.tables import Columns, DataError
 from persim_jax.simulators import PersonalizedSimulators
 from tests.test_choices import pushed
@@ -127,15 +125,6 @@ def test_bad_input_leaves_no_workdir_behind(tmp_path):
     with pytest.raises(FileNotFoundError):
         fit_quietly(tmp_path / "absent.csv", tmp_path / "work")
     assert not (tmp_path / "work").exists()
-
-
-def test_a_digest_is_of_the_content_wherever_it_came_from(tmp_path):
-    data = pushed([1.0, 2.0])
-    save_dataset(tmp_path / "own", data, {})
-    assert launcher.digest(load_source(str(tmp_path / "own.npz"), Columns())) == launcher.digest(
-        data
-    )
-    assert launcher.digest(pushed([1.0, 2.1])) != launcher.digest(data)
 
 
 def test_a_folder_without_choices_or_with_others_is_told(tmp_path):
