@@ -138,11 +138,11 @@ class Asked(NamedTuple):
 def sized(dataset: OfflineDataset, seed: int = 0) -> Choices:
     """Width, batch and epochs that suit the number of transitions.
 
-    A batch is about a hundredth of the data, from 32 to 512. Epochs are as many as `UPDATES` steps
-    take, from 10 to 500.
+    A batch is about a hundredth of the data, from 32 to 256. Epochs are as many as `UPDATES` steps
+    take, from 4 to 500.
     """
     count = int(dataset.lengths.sum())
-    batch = int(2 ** np.clip(np.round(np.log2(count / 100)), 5, 9))
+    batch = int(2 ** np.clip(np.round(np.log2(count / 100)), 5, 8))
     wide = len(dataset.info.target_names) > 6
     return Choices(
         state_features=(64,) if wide else (32,),
@@ -153,7 +153,7 @@ def sized(dataset: OfflineDataset, seed: int = 0) -> Choices:
 
 
 def _epochs(updates: int, count: int, batch: int) -> int:
-    return int(np.clip(round(updates / max(count // batch, 1)), 10, 500))
+    return int(np.clip(round(updates / max(count // batch, 1)), 4, 500))
 
 
 Run = Callable[[Choices, Callable[[], list[Trial]]], list[Trial]]
