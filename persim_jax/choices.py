@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
-from persim_jax.data.lags import with_lags
+from persim_jax.data.lags import runs_before, with_lags
 from persim_jax.methods.base import Monitor
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
 from persim_jax.models.factor import factor_model
@@ -188,7 +188,10 @@ def choose(
     """
     choices = sized(dataset, seed)
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
-    all_lags, penalties = sorted(asked.lags), sorted(asked.penalties)
+    # What is longer than an agent's longest run is no candidate; alone, it is an error.
+    longest = int(runs_before(np.asarray(dataset.mask)).max(axis=1).min())
+    all_lags = [lags for lags in sorted(asked.lags) if lags <= longest] or [min(asked.lags)]
+    penalties = sorted(asked.penalties)
     common = np.asarray(with_lags(dataset, all_lags[-1]).mask)
     tried: dict[tuple[int, float], list[Trial]] = {}
 

@@ -78,6 +78,18 @@ def test_one_candidate_is_taken_without_trial():
     assert choose(pushed([1.0, 2.0]), Asked((1,), (1, 5), (0.5,)), run=never)[0].rank == 1
 
 
+def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
+    short = pushed([1.0, 2.0], steps=5)
+    mask = np.array(short.mask)
+    mask[1, 2:] = False
+    short = short.replace(mask=mask)
+    made_up = lambda candidate, trial: [Trial(candidate.lags, 1, 0.1, 1.0, (1.0,))]  # noqa: E731
+    trials = choose(short, Asked((1, 2, 3), (1,), (0.1,)), run=made_up)[1]
+    assert [found.lags for found in trials] == [1, 2]
+    with pytest.raises(ValueError, match="agent 1 has no run of 4 rows"):
+        choose(short, Asked((3,), (1,), (0.1,)), run=made_up)
+
+
 def test_records_that_cannot_be_cut_are_fitted_untried():
     short = pushed([1.0, 2.0, 3.0], steps=1)
     choices, trials = choose(short, Asked(ranks=(1, 2, 3)))
