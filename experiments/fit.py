@@ -1,4 +1,4 @@
-"""Personalized simulators from your own data, with nothing to tune.
+r"""Personalized simulators from your own data, with nothing to tune.
 
     python -m experiments.fit --data=clinic.csv --workdir=runs/clinic
     python -m experiments.fit --data=clinic.csv --workdir=runs/clinic --agent_column=patient \

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
-from persim_jax.data.lags import with_lags
+from persim_jax.data.lags import runs_before, with_lags
 from persim_jax.methods.base import Monitor
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
 from persim_jax.models.factor import factor_model
@@ -138,11 +138,11 @@ class Asked(NamedTuple):
 def sized(dataset: OfflineDataset, seed: int = 0) -> Choices:
     """Width, batch and epochs that suit the number of transitions.
 
-    A batch is about a hundredth of the data, from 32 to 512. Epochs are as many as `UPDATES` steps
-    take, from 10 to 500.
+    A batch is about a hundredth of the data, from 32 to 256. Epochs are as many as `UPDATES` steps
+    take, from 4 to 500.
     """
     count = int(dataset.lengths.sum())
-    batch = int(2 ** np.clip(np.round(np.log2(count / 100)), 5, 9))
+    batch = int(2 ** np.clip(np.round(np.log2(count / 100)), 5, 8))
     wide = len(dataset.info.target_names) > 6
     return Choices(
         state_features=(64,) if wide else (32,),
@@ -153,7 +153,7 @@ def sized(dataset: OfflineDataset, seed: int = 0) -> Choices:
 
 
 def _epochs(updates: int, count: int, batch: int) -> int:
-    return int(np.clip(round(updates / max(count // batch, 1)), 10, 500))
+    return int(np.clip(round(updates / max(count // batch, 1)), 4, 500))
 
 
 Run = Callable[[Choices, Callable[[], list[Trial]]], list[Trial]]
@@ -188,7 +188,10 @@ def choose(
     """
     choices = sized(dataset, seed)
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
-    all_lags, penalties = sorted(asked.lags), sorted(asked.penalties)
+    # What is longer than an agent's longest run is no candidate; alone, it is an error.
+    longest = int(runs_before(np.asarray(dataset.mask)).max(axis=1).min())
+    all_lags = [lags for lags in sorted(asked.lags) if lags <= longest] or [min(asked.lags)]
+    penalties = sorted(asked.penalties)
     common = np.asarray(with_lags(dataset, all_lags[-1]).mask)
     tried: dict[tuple[int, float], list[Trial]] = {}
 

@@ -49,12 +49,12 @@ def test_the_simplest_that_is_not_clearly_worse_is_taken():
 
 @pytest.mark.parametrize(
     ("agents", "steps", "batch", "epochs"),
-    [(2, 10, 32, 500), (100, 64, 64, 50), (500, 200, 512, 26), (500, 4000, 512, 10)],
+    [(2, 10, 32, 500), (100, 64, 64, 50), (500, 200, 256, 13), (500, 4000, 256, 4)],
 )
 def test_sizes_follow_from_the_number_of_transitions(agents, steps, batch, epochs):
     choices = sized(pushed(np.ones(agents), steps), seed=3)
     assert (choices.batch_size, choices.num_epochs, choices.seed) == (batch, epochs, 3)
-    if 10 < epochs < 500:
+    if 4 < epochs < 500:
         updates = epochs * (agents * steps // batch)
         assert abs(updates - choices_lib.UPDATES) < 0.1 * choices_lib.UPDATES
 
@@ -76,6 +76,18 @@ def test_one_candidate_is_taken_without_trial():
     assert (choices.lags, choices.rank, choices.agent_penalty, trials) == (2, 2, 0.5, [])
     # More factors than agents make no sense.
     assert choose(pushed([1.0, 2.0]), Asked((1,), (1, 5), (0.5,)), run=never)[0].rank == 1
+
+
+def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
+    short = pushed([1.0, 2.0], steps=5)
+    mask = np.array(short.mask)
+    mask[1, 2:] = False
+    short = short.replace(mask=mask)
+    made_up = lambda candidate, trial: [Trial(candidate.lags, 1, 0.1, 1.0, (1.0,))]  # noqa: E731
+    trials = choose(short, Asked((1, 2, 3), (1,), (0.1,)), run=made_up)[1]
+    assert [found.lags for found in trials] == [1, 2]
+    with pytest.raises(ValueError, match="agent 1 has no run of 4 rows"):
+        choose(short, Asked((3,), (1,), (0.1,)), run=made_up)
 
 
 def test_records_that_cannot_be_cut_are_fitted_untried():
