@@ -143,11 +143,11 @@ def thresholds(config: ValidationConfig) -> list[str]:
     """The rules behind verdicts."""
     trust = config.trust
     return [
-        f"A simulator is trusted up to the largest number of steps over which its error stays "
-        f"below {trust.max_error:.0%} of a value's usual spread and below that of assuming that "
-        f"nothing changes (unless it is below {trust.negligible:.0%} anyway).",
-        f"Fewer than {trust.min_steps} steps, more than {trust.max_outside:.0%} of steps unlike "
-        f"the data, or less than {trust.min_coverage:.0%} of values in the rescaled "
-        f"{max(config.levels):.0%} intervals mean: do not trust, unless the "
-        f"error is below {trust.negligible:.0%} all the same.",
+        f"A simulator is trusted up to the largest number of steps, at least {trust.min_steps}, "
+        f"over which its error stays below {trust.max_error:.0%} of a value's usual spread and "
+        f"below that of assuming that nothing changes (unless it is below {trust.negligible:.0%} "
+        "anyway).",
+        f"More than {trust.max_outside:.0%} of steps unlike the data, or less than "
+        f"{trust.min_coverage:.0%} of values in the rescaled {max(config.levels):.0%} intervals, "
+        f"mean: do not trust, unless the error is below {trust.negligible:.0%} all the same.",
     ]

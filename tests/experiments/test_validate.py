@@ -1,5 +1,6 @@
 """Validation of a workdir: what is written, what is said, and where nothing can be judged."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from rich.console import Console
 
 from configs import mountain_car
 from experiments import validate as module
-from experiments.records import read_rows
+from experiments.fit import FORMAT
+from experiments.records import RowContext, read_rows
 from experiments.reporting import validation_words as words
 from persim_jax.calibration import load as load_calibration
+from persim_jax.choices import Choices
+from persim_jax.data.lags import with_lags
 from persim_jax.data.storage import save_dataset
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.training import TrainConfig
@@ -99,6 +103,23 @@ def test_a_workdir_gets_a_page_a_verdict_and_rows_and_keeps_its_simulators(tmp_p
     for agent_id in range(10, 40):
         assert f"<td>{agent_id}</td>" in page
     assert (workdir / "simulators" / "simulators.json").read_text() == "untouched"
+
+
+def test_what_fit_made_is_judged_with_its_own_choices(tmp_path):
+    data = line_data(GAINS, steps=12)
+    save_dataset(tmp_path / "dataset" / "dataset", data, {})
+    choices = Choices(lags=3, rank=2, agent_penalty=0.5, seed=7)
+    stored = {"format": FORMAT, "choices": dataclasses.asdict(choices)}
+    (tmp_path / "choices.json").write_text(json.dumps(stored))
+    found = module.read_procedure(tmp_path)
+    assert found.model == choices.config()
+    assert found.dataset.info.lags == 3
+    np.testing.assert_array_equal(found.dataset.obs, with_lags(data, 3).obs)
+    np.testing.assert_array_equal(
+        jax.random.key_data(found.key), jax.random.key_data(choices.key(2))
+    )
+    context = RowContext.from_config(found.settings)
+    assert (context.environment, context.behavior, context.seed) == ("line", "random", 7)
 
 
 def test_what_cannot_be_judged_leaves_no_verdict_behind(tmp_path):
