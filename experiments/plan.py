@@ -102,7 +102,10 @@ def plan(
 
 def planner_of(discrete: bool, fields: Mapping[str, Any]) -> PlannerConfig:
     """A planner for the kind of actions, some fields of it as given; None is the default."""
-    default = PlannerConfig() if discrete else PlannerConfig("icem", num_candidates=200, horizon=30)
+    # Few elites and more rounds than the benchmarks have: a search begins at the middle of the bounds,
+    # and "do nothing" is often at their end.
+    icem = PlannerConfig("icem", num_candidates=200, horizon=30, num_rounds=8, num_elites=20)
+    default = PlannerConfig() if discrete else icem
     return dataclasses.replace(default, **{k: v for k, v in fields.items() if v is not None})
 
 
