@@ -102,11 +102,14 @@ def plan(
 
 def planner_of(discrete: bool, fields: Mapping[str, Any]) -> PlannerConfig:
     """A planner for the kind of actions, some fields of it as given; None is the default."""
-    # Few elites and more rounds than the benchmarks have: a search begins at the middle of the bounds,
-    # and "do nothing" is often at their end.
-    icem = PlannerConfig("icem", num_candidates=200, horizon=30, num_rounds=8, num_elites=20)
-    default = PlannerConfig() if discrete else icem
-    return dataclasses.replace(default, **{k: v for k, v in fields.items() if v is not None})
+    given = {name: value for name, value in fields.items() if value is not None}
+    if discrete:
+        return dataclasses.replace(PlannerConfig(), **given)
+    # Fewer elites and more rounds than in the benchmarks: a search begins at the middle of the
+    # bounds, and "do nothing" is often at their end.
+    count = given.get("num_candidates", 200)
+    sizes = {"num_candidates": 200, "num_rounds": 8, "num_elites": max(2, min(20, count // 5))}
+    return PlannerConfig(**{"sampler": "icem", "horizon": 30} | sizes | given)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -97,7 +97,8 @@ def test_an_end_shortens_the_table_and_risk_is_the_planners(world):
     with pytest.raises(ValueError, match="risk 'best' is unknown"):
         planned(out="other.csv", planner=FIELDS | {"risk": "best"})
     assert planner_of(True, {"risk": "cvar", "risk_level": None}) == PlannerConfig(risk="cvar")
-    assert planner_of(False, {"horizon": 7}).sampler == "icem"
+    few = planner_of(False, {"horizon": 7, "num_candidates": 30, "sampler": None})
+    assert (few.sampler, few.horizon, few.num_candidates, few.num_elites) == ("icem", 7, 30, 6)
 
 
 def repeated(dataset, times):
