@@ -108,8 +108,11 @@ def planner_of(discrete: bool, fields: Mapping[str, Any]) -> PlannerConfig:
     # Fewer elites and more rounds than in the benchmarks: a search begins at the middle of the
     # bounds, and "do nothing" is often at their end.
     count = given.get("num_candidates", 200)
-    sizes = {"num_candidates": 200, "num_rounds": 8, "num_elites": max(2, min(20, count // 5))}
-    return PlannerConfig(**{"sampler": "icem", "horizon": 30} | sizes | given)
+    sizes: dict[str, Any] = {
+        "sampler": "icem", "horizon": 30, "num_candidates": count, "num_rounds": 8,
+        "num_elites": max(2, min(20, count // 5)),
+    }  # fmt: skip
+    return PlannerConfig(**(sizes | given))
 
 
 def main(argv: Sequence[str]) -> None:
