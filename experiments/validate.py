@@ -44,6 +44,8 @@ from persim_jax.validation.procedure import PERSONALIZED, gather
 
 FLAGS = flags.FLAGS
 CANNOT_JUDGE = 2
+UNKNOWN = "unknown"
+"""The behavior of data of which nobody said what chose the actions."""
 
 
 class Procedure(NamedTuple):
@@ -192,7 +194,7 @@ def _facts(procedure: Procedure, stamp: Mapping[str, Any], seconds: float) -> di
     """What the page says of data and computation."""
     info, lengths = procedure.dataset.info, procedure.dataset.lengths
     return {
-        "data": f"{info.environment}, {info.behavior}",
+        "data": info.environment + (f", {info.behavior}" if info.behavior != UNKNOWN else ""),
         "agents": procedure.dataset.num_agents,
         "steps": f"{lengths.sum()}, {lengths.min()} to {lengths.max()} of an agent",
         "predicted": ", ".join(info.target_names),
