@@ -109,6 +109,7 @@ def validate(
       FileNotFoundError: Nothing was fitted there.
     """
     start, config = time.perf_counter(), config or ValidationConfig()
+    stamp = environment_stamp()  # now, since files may change while this runs
     workdir, console = Path(workdir), console or Console()
     procedure = read_procedure(workdir)
 
@@ -118,7 +119,6 @@ def validate(
     evidence = gather(procedure.key, procedure.dataset, procedure.model, config, say)
     findings = conclude(evidence, config)
     seconds = time.perf_counter() - start
-    stamp = environment_stamp()
     context = RowContext.from_config(procedure.settings, stamp)
     rows = rows_of(context, findings, config, seconds)
     facts = _facts(procedure, stamp, seconds)
