@@ -44,6 +44,8 @@ from persim_jax.validation.procedure import PERSONALIZED, gather
 
 FLAGS = flags.FLAGS
 CANNOT_JUDGE = 2
+UNKNOWN = "unknown"
+"""The behavior of data of which nobody said what chose the actions."""
 
 
 class Procedure(NamedTuple):
@@ -107,6 +109,7 @@ def validate(
       FileNotFoundError: Nothing was fitted there.
     """
     start, config = time.perf_counter(), config or ValidationConfig()
+    stamp = environment_stamp()  # now, since files may change while this runs
     workdir, console = Path(workdir), console or Console()
     procedure = read_procedure(workdir)
 
@@ -116,7 +119,6 @@ def validate(
     evidence = gather(procedure.key, procedure.dataset, procedure.model, config, say)
     findings = conclude(evidence, config)
     seconds = time.perf_counter() - start
-    stamp = environment_stamp()
     context = RowContext.from_config(procedure.settings, stamp)
     rows = rows_of(context, findings, config, seconds)
     facts = _facts(procedure, stamp, seconds)
@@ -192,7 +194,7 @@ def _facts(procedure: Procedure, stamp: Mapping[str, Any], seconds: float) -> di
     """What the page says of data and computation."""
     info, lengths = procedure.dataset.info, procedure.dataset.lengths
     return {
-        "data": f"{info.environment}, {info.behavior}",
+        "data": info.environment + (f", {info.behavior}" if info.behavior != UNKNOWN else ""),
         "agents": procedure.dataset.num_agents,
         "steps": f"{lengths.sum()}, {lengths.min()} to {lengths.max()} of an agent",
         "predicted": ", ".join(info.target_names),
