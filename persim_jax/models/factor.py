@@ -44,9 +44,10 @@ class BoundFactor(NamedTuple):
     Attributes:
       trunk: Weights of the state encoder's hidden layers, leaves `[M, ...]`.
       kernel: `[M, F, X, D]`, the last layer with the agent's factors folded in. X is the number of
-        actions when they are discrete, their factors folded in too; the rank otherwise.
+        actions when they are discrete, their factors folded in too, and 1 + A where these are a
+        linear map of few coordinates; the rank otherwise.
       bias: `[M, X, D]`.
-      action_weights: Weights of the action encoder, used when actions are continuous.
+      action_weights: Weights of the action encoder, used when its factors are not folded in.
       obs_normalizer: Scaling of the inputs.
       delta_mean: `[D]`, added to every target.
       carry: `[D]`, see `FactorNormalizer`.
@@ -176,10 +177,9 @@ def _bind(
         bias = weights["state_head"]["bias"].reshape(config.obs_size, config.rank)
         scale = norm.delta.std[:, None] * u[None, :]  # [D, r]
         kernel, bias = kernel * scale[None], bias * scale
-        if not config.discrete:
+        if not _folds_actions(config):
             return jnp.moveaxis(kernel, 1, 2), bias.T
-        actions = jnp.arange(config.action_size)
-        w = network.apply(variables, actions, method=FactorNetwork.action_factors)
+        w = _action_table(config, variables)
         return jnp.einsum("fdr,ar->fad", kernel, w), jnp.einsum("dr,ar->ad", bias, w)
 
     kernel, bias = jax.vmap(fold)(params.weights)
@@ -194,11 +194,33 @@ def _bind(
     )
 
 
+def _folds_actions(config: FactorConfig) -> bool:
+    """Whether action factors are folded: few actions, or a linear map from fewer than r numbers."""
+    linear = not config.action_features and config.action_size + 1 < config.rank
+    return config.discrete or linear
+
+
+def _action_table(config: FactorConfig, variables: Any) -> jax.Array:
+    """Action factors `[X, r]`: of each discrete action, or of 1 and of each coordinate."""
+    table = functools.partial(
+        FactorNetwork(config).apply, variables, method=FactorNetwork.action_factors
+    )
+    if config.discrete:
+        return jnp.asarray(table(jnp.arange(config.action_size)))
+    constant = table(jnp.zeros((1, config.action_size)))
+    return jnp.concatenate([constant, table(jnp.eye(config.action_size)) - constant])
+
+
 def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
-    """What multiplies the folded layer: one-hot `[..., 1, A]` or action factors `[..., M, r]`."""
+    """What multiplies the folded layer.
+
+    One-hot `[..., 1, A]`, (1, action) `[..., 1, A + 1]` or action factors `[..., M, r]`.
+    """
     inputs = encode(config, actions)
     if config.discrete:
         return inputs[..., None, :]
+    if _folds_actions(config):
+        return jnp.concatenate([jnp.ones_like(inputs[..., :1]), inputs], axis=-1)[..., None, :]
     encoder = MLP((*config.action_features, config.rank), config.activation)
     factors = jax.vmap(lambda w: encoder.apply({"params": w}, inputs), out_axes=-2)
     return factors(bound.action_weights)
