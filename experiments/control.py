@@ -142,7 +142,7 @@ def _compiled(
         found = program(agent_key, world.env_params, fitted, agents, obs, first + numbers)
         values, steps = (np.asarray(x).tolist() for x in found)
         each = (time.perf_counter() - start) / together
-        _check_finite(world, method.name, agent_id, first, values)
+        _check_finite(world, method.name, agent_id, first, values, steps)
         lines = enumerate(zip(values, steps, strict=True), first)
         return [Episode(method.name, agent_id, n, v, s, each) for n, (v, s) in lines]
 
@@ -150,15 +150,17 @@ def _compiled(
 
 
 def _check_finite(
-    world: World, method: str, agent_id: int, first: int, values: list[float]
+    world: World, method: str, agent_id: int, first: int, values: list[float], steps: list[int]
 ) -> None:
     """Stops where the true environment left the finite numbers: its return would be no number."""
-    bad = [first + i for i, value in enumerate(values) if not np.isfinite(value)]
+    both = enumerate(zip(values, steps, strict=True), first)
+    bad = [f"{number} at step {step}" for number, (value, step) in both if not np.isfinite(value)]
     if bad:
         raise FloatingPointError(
             f"{world.env.spec.name} left the finite numbers under {method}, agent {agent_id} "
-            f"{world.agents.covariates_of(agent_id)}, episode(s) {bad}: episodes before them are "
-            f"kept in {EPISODES_FILE}; look at the actions, or at the physics of this agent"
+            f"{world.agents.covariates_of(agent_id)}, episode(s) {', '.join(bad)}: episodes before "
+            f"them are kept in {EPISODES_FILE}; look at the actions, or at the physics of this "
+            "agent"
         )
 
 
