@@ -211,7 +211,7 @@ def _tell(message: str) -> None:
 
 
 @contextlib.contextmanager
-def _one_line_each() -> Iterator[None]:
+def one_line_each() -> Iterator[None]:
     """Errors that say what to do end the program in one line; the log has the whole story."""
     try:
         yield
@@ -233,7 +233,7 @@ def main(argv: Sequence[str]) -> None:
     # A pipe has no width: the tables take what they need.
     console = Console() if sys.stdout.isatty() else Console(width=200)
     config = FLAGS.config.to_dict()
-    with _one_line_each():
+    with one_line_each():
         report = run(config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds)
         show_tables(Path(FLAGS.workdir), config, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from persim_jax.training import TrainConfig
 Settings = TypeVar("Settings")
 
 # A stage's key does not depend on which other stages there are.
-STAGES = {"data": 0, "fit": 1, "prediction": 2, "planning": 3, "episodes": 4}
+STAGES = {"data": 0, "fit": 1, "prediction": 2, "planning": 3, "episodes": 4, "validation": 5}
 
 # What `jax_default_matmul_precision` may be without asking for one algorithm by name.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")

@@ -2,6 +2,8 @@
 
 from persim_jax.data.dataset import DatasetInfo as DatasetInfo
 from persim_jax.data.dataset import OfflineDataset as OfflineDataset
+from persim_jax.data.lags import Recent as Recent
+from persim_jax.data.lags import with_lags as with_lags
 from persim_jax.data.storage import load_dataset as load_dataset
 from persim_jax.data.storage import save_dataset as save_dataset
 from persim_jax.methods.persim import PersimConfig as PersimConfig
@@ -18,10 +20,12 @@ __all__ = [
     "PersonalizedSimulator",
     "PersonalizedSimulators",
     "PlannerConfig",
+    "Recent",
     "TrainConfig",
     "fit",
     "load_dataset",
     "save_dataset",
+    "with_lags",
 ]
 
 __version__ = "0.1.0"

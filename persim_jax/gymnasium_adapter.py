@@ -16,30 +16,57 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 
 from persim_jax.models.base import DynamicsModel
+from persim_jax.models.inputs import Scheduled
 from persim_jax.models.true_env import true_dynamics
 from persim_jax.types import Environment, PyTree, RewardFn, Task, TerminatedFn
 
 ResetFn = Callable[[jax.Array], jax.Array]
 """`(key) -> obs [D]`, an initial observation; the key is consumed."""
 
+DRIVERS = ("mean", "random_member")
+
 
 class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
     """Steps a model that is bound to one agent, for as long as `task.spec.max_steps`.
 
-    Observations are the mean over the model's members, of which each goes on from its own state;
-    what each of them believes is in `info["member_obs"]`, `[M, D]`. A true environment is a model
-    of one member (see `from_environment`).
+    Each member goes on from its own state, and what each of them believes is in
+    `info["member_obs"]`, `[M, D]`. A true environment is a model of one member (see
+    `from_environment`).
 
     Args:
       model: Dynamics.
       bound: The model bound to one agent.
       task: Spec, reward and termination.
       reset: Draws an initial observation.
+      driver: What observation, reward and termination are of: the "mean" over members, or a
+        "random_member", another one in each episode (`info["member"]`). A policy that must get
+        along with every member cannot live on the errors of one.
+      inputs: `[max_steps, I]`, exogenous inputs of each step; the model then is one of
+        `persim_jax.models.inputs.with_schedule`. None where there are none.
+
+    Raises:
+      ValueError: The driver is unknown, or there are fewer inputs than steps.
     """
 
-    def __init__(self, model: DynamicsModel, bound: PyTree, task: Task, reset: ResetFn) -> None:
+    def __init__(
+        self,
+        model: DynamicsModel,
+        bound: PyTree,
+        task: Task,
+        reset: ResetFn,
+        driver: str = "mean",
+        inputs: np.ndarray | None = None,
+    ) -> None:
         spec = task.spec
+        if driver not in DRIVERS:
+            raise ValueError(f"driver {driver!r} is unknown: use one of {DRIVERS}")
+        if inputs is not None and len(inputs) < spec.max_steps:
+            raise ValueError(
+                f"there are inputs for {len(inputs)} steps and episodes of up to {spec.max_steps}: "
+                "give as many, or a lower max_steps"
+            )
         self._model, self._bound, self._task, self._reset = model, bound, task, reset
+        self._driver, self._inputs = driver, inputs
         # Any finite number: bounds that are infinite draw warnings from gymnasium's checker, and
         # no others are known to hold for a learned model.
         limit = np.finfo(np.float32).max
@@ -50,13 +77,18 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
             low, high = np.float32(spec.action_low), np.float32(spec.action_high)
             self.action_space = gymnasium.spaces.Box(low, high, dtype=np.float32)
         # With a spec, gymnasium's own tools can make this environment again.
-        kwargs = {"model": model, "bound": bound, "task": task, "reset": reset}
+        kwargs = {
+            "model": model, "bound": bound, "task": task, "reset": reset, "driver": driver,
+            "inputs": inputs,
+        }  # fmt: skip
         maker: Any = type(self)
         self.spec = EnvSpec("persim_jax/Agent-v0", entry_point=maker, kwargs=kwargs)
         self._key = jax.random.key(0)
         self._model_state: PyTree = None
         self._obs: jax.Array | None = None
         self._num_steps = 0
+        # -1 is the mean of all members.
+        self._member = -1
 
     @classmethod
     def from_environment(cls, env: Environment, covariates: np.ndarray) -> GymnasiumEnv:
@@ -75,15 +107,18 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
           options: Ignored.
 
         Returns:
-          The observation `[D]` and `{"member_obs": [M, D]}`.
+          The observation `[D]` and `{"member_obs": [M, D]}`, with a random member its number too.
         """
         super().reset(seed=seed, options=options)
         # All of an episode's randomness comes from one key, and that from gymnasium's generator.
         self._key = jax.random.key(int(self.np_random.integers(2**31)))
         self._num_steps = 0
         obs = self._reset(jax.random.fold_in(self._key, 0))
-        self._model_state, self._obs, members = _start(self._model, self._bound, obs)
-        return _to_numpy(self._obs), {"member_obs": _to_numpy(members)}
+        if self._driver == "random_member":
+            self._member = int(self.np_random.integers(self._model.num_members))
+        state, self._obs, members = _start(self._model, self._bound_at(0), obs, self._member)
+        self._model_state = state
+        return _to_numpy(self._obs), self._info(members)
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Takes one action.
@@ -92,11 +127,12 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
           action: An integer when actions are discrete, `[A]` within the bounds when continuous.
 
         Returns:
-          Observation `[D]`, reward, terminated, truncated, `{"member_obs": [M, D]}`.
+          Observation `[D]`, reward, terminated, truncated, and as `reset`.
 
         Raises:
           gymnasium.error.ResetNeeded: No episode has begun, or this one is over.
           gymnasium.error.InvalidAction: The action is not in `action_space`.
+          FloatingPointError: The reward is not a number.
         """
         if self._obs is None:
             raise gymnasium.error.ResetNeeded("No episode is running: call reset() before step().")
@@ -107,16 +143,32 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
             self._task.reward,
             self._task.terminated,
             jax.random.fold_in(self._key, self._num_steps),
-            self._bound,
+            self._bound_at(self._num_steps - 1),
             self._model_state,
             self._obs,
             action,
+            self._member,
         )
+        if not np.isfinite(reward):
+            raise FloatingPointError(
+                f"the reward is {float(reward)} in step {self._num_steps} at obs "
+                f"{_to_numpy(obs).tolist()}: make the reward function finite wherever the agent "
+                "goes, or end the episode before"
+            )
         ended = bool(terminated)
         truncated = not ended and self._num_steps >= self._task.spec.max_steps
         self._obs = None if ended or truncated else obs
-        info = {"member_obs": _to_numpy(members)}
-        return _to_numpy(obs), float(reward), ended, truncated, info
+        return _to_numpy(obs), float(reward), ended, truncated, self._info(members)
+
+    def _bound_at(self, step: int) -> PyTree:
+        """The bound model as it is in a step, 0 being the first."""
+        if self._inputs is None:
+            return self._bound
+        return Scheduled(self._bound, jnp.asarray(self._inputs[step]))
+
+    def _info(self, members: jax.Array) -> dict[str, Any]:
+        info: dict[str, Any] = {"member_obs": _to_numpy(members)}
+        return info if self._member < 0 else info | {"member": self._member}
 
     def _checked(self, action: Any) -> jax.Array:
         """Returns an action as the model takes it."""
@@ -142,12 +194,17 @@ def _reset_environment(env: Environment, params: PyTree, key: jax.Array) -> jax.
 
 @functools.partial(jax.jit, static_argnums=0)
 def _start(
-    model: DynamicsModel, bound: PyTree, obs: jax.Array
+    model: DynamicsModel, bound: PyTree, obs: jax.Array, member: jax.Array
 ) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Returns the model's state at `obs [D]`, the mean over members `[D]` and all `[M, D]`."""
+    """Returns the model's state at `obs [D]`, what is shown `[D]` and all members `[M, D]`."""
     model_state = model.start(bound, obs)
     members = model.observe(model_state)
-    return model_state, members.mean(axis=0), members
+    return model_state, _shown(members, member), members
+
+
+def _shown(members: jax.Array, member: jax.Array) -> jax.Array:
+    """One of the members `[M, D]`, or their mean where `member []` is negative."""
+    return jnp.where(member < 0, members.mean(axis=0), members[jnp.maximum(member, 0)])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -160,14 +217,15 @@ def _advance(
     model_state: PyTree,
     obs: jax.Array,
     action: jax.Array,
+    member: jax.Array,
 ) -> tuple[PyTree, jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Returns state, mean observation `[D]`, members `[M, D]`, reward and terminated after a step.
+    """Returns state, shown observation `[D]`, members `[M, D]`, reward and terminated after a step.
 
     The records are static and hashable, so all agents of a model share one compilation.
     """
     encoded = model.encode_actions(bound, action)
     model_state = model.step(key, bound, model_state, encoded)
     members = model.observe(model_state)
-    next_obs = members.mean(axis=0)
+    next_obs = _shown(members, member)
     reward = reward_fn(obs, action, next_obs)
     return model_state, next_obs, members, reward, terminated_fn(next_obs)

@@ -12,12 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax.data import support as support_lib
+from persim_jax.data.info import DatasetInfo
+from persim_jax.data.support import DataSupport
 from persim_jax.files import CorruptFileError, sha256_of, write_atomically, write_json_atomically
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, FactorNormalizer, factor_model
 from persim_jax.normalizer import identity
 
-FORMAT = "persim_jax.PersonalizedSimulators/2"
+FORMAT = "persim_jax.PersonalizedSimulators/3"
+READABLE = (FORMAT, "persim_jax.PersonalizedSimulators/2")
+"""The second version had no names, inputs, lags or scaled actions; it is read as it is."""
 
 
 class Stored(NamedTuple):
@@ -28,12 +33,18 @@ class Stored(NamedTuple):
       agent_ids: `[N]`.
       covariates: `[N, C]`.
       config: Sizes of the model.
+      info: Facts of the data, or None.
+      support: Where the data lie, or None.
+      noise: `[M, D]`, residuals of the training data; None in files of older versions.
     """
 
     params: ModelParams
     agent_ids: np.ndarray
     covariates: np.ndarray
     config: FactorConfig
+    info: DatasetInfo | None = None
+    support: DataSupport | None = None
+    noise: np.ndarray | None = None
 
 
 def write(directory: Path, stored: Stored, task_name: str | None) -> None:
@@ -41,6 +52,9 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     leaves = jax.tree.leaves(stored.params)
     arrays = {f"leaf_{i:04d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
     arrays |= {"agent_ids": stored.agent_ids, "covariates": stored.covariates}
+    arrays |= support_lib.to_arrays(stored.support)
+    if stored.noise is not None:
+        arrays["noise"] = stored.noise
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     path = directory / "simulators.npz"
@@ -48,6 +62,7 @@ def write(directory: Path, stored: Stored, task_name: str | None) -> None:
     sidecar = {
         "format": FORMAT,
         "config": dataclasses.asdict(stored.config),
+        "info": dataclasses.asdict(stored.info) if stored.info else None,
         "task": task_name,
         "num_agents": stored.config.num_agents,
         "sha256": sha256_of(path),
@@ -79,7 +94,13 @@ def read(directory: Path) -> Stored:
         shapes, like = jax.tree.flatten(_params_shape(config))
         leaves = [jnp.asarray(arrays[f"leaf_{i:04d}"]) for i in range(len(shapes))]
         params = jax.tree.unflatten(like, leaves)
-        return Stored(params, arrays["agent_ids"], arrays["covariates"], config)
+        noise = arrays.get("noise")
+        info = DatasetInfo.from_json(sidecar["info"]) if sidecar.get("info") else None
+        support, tables = (
+            support_lib.from_arrays(arrays),
+            (arrays["agent_ids"], arrays["covariates"]),
+        )
+        return Stored(params, *tables, config, info, support, noise)
 
 
 def _read_sidecar(path: Path) -> dict[str, Any]:
@@ -90,13 +111,18 @@ def _read_sidecar(path: Path) -> dict[str, Any]:
         raise CorruptFileError(
             f"{path} was cut short or altered ({error}). Delete {path.parent} and fit again"
         ) from error
-    if found != FORMAT:
-        raise ValueError(f"{path} has the format {found!r}: this version reads {FORMAT!r}")
+    if found not in READABLE:
+        raise ValueError(
+            f"{path} has the format {found!r}: this version reads {' and '.join(READABLE)}. Fit "
+            "again with this version, or load it with the one that wrote it"
+        )
     return sidecar
 
 
 def _params_shape(config: FactorConfig) -> ModelParams:
     """Structure of the ensemble, without computing anything."""
     weights = jax.eval_shape(factor_model(config).init, jax.random.key(0))
-    inputs, unit = identity(config.input_size), identity(config.obs_size)
-    return ModelParams(weights, FactorNormalizer(inputs, unit, jnp.ones(config.obs_size)))
+    inputs, unit = identity(config.input_size), identity(config.target_size)
+    scaled = config.normalize_actions and not config.tabular_actions
+    actions = identity(config.action_input_size) if scaled else None
+    return ModelParams(weights, FactorNormalizer(inputs, unit, jnp.ones_like(unit.mean), actions))

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import flax.struct
 import jax
@@ -14,13 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from persim_jax import bounds, simulator_files
-from persim_jax.data.dataset import row_of
+from persim_jax import arguments, bounds, simulator_files
+from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.info import AgentId, DatasetInfo, row_of
+from persim_jax.data.support import DataSupport
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors, factor_model
+from persim_jax.models.factor_network import newest
+from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
+from persim_jax.personalization import newcomers
+from persim_jax.personalization.newcomers import Newcomer, Newcomers
+from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
-from persim_jax.types import Task
+from persim_jax.types import Task, Transitions
+from persim_jax.uses import AgentUses, SimulatorUses
 
 
 class Prediction(NamedTuple):
@@ -36,7 +44,7 @@ class Prediction(NamedTuple):
 
 
 # flax's record because config and task are static: a jitted function takes the whole object.
-class PersonalizedSimulators(flax.struct.PyTreeNode):
+class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
     """Simulators of N agents learned from one trajectory of each.
 
     Attributes:
@@ -45,6 +53,11 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
       covariates: `[N, C]`, known constants of the agents; the model never sees them.
       config: Static sizes of the model.
       task: Reward, termination and spec, static; None if unknown, then there is no planning.
+      info: Static facts of the data: names of agents, coordinates, actions and inputs; None in
+        files of older versions.
+      support: Where the data lie and agents were last seen; None likewise.
+      noise: `[M, D]`, how far each member is from its training data, in scaled units; None in
+        files of older versions, then there are no newcomers.
     """
 
     params: ModelParams
@@ -52,6 +65,14 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
     covariates: Any
     config: FactorConfig = flax.struct.field(pytree_node=False)
     task: Task | None = flax.struct.field(pytree_node=False, default=None)
+    info: DatasetInfo | None = flax.struct.field(pytree_node=False, default=None)
+    support: DataSupport | None = None
+    noise: Any = None
+
+    @property
+    def agent_names(self) -> tuple[str, ...]:
+        """Name of each agent in the order of the rows, or nothing where ids are integers."""
+        return self.info.agent_names if self.info else ()
 
     @property
     def model(self) -> DynamicsModel:
@@ -63,15 +84,15 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         """Number of agents, N."""
         return self.config.num_agents
 
-    def row_of(self, agent_id: int) -> int:
-        """Returns the model's row of the agent with this id.
+    def row_of(self, agent_id: AgentId) -> int:
+        """Returns the model's row of the agent with this id or name.
 
         Raises:
-          KeyError: No agent has this id.
+          KeyError: No agent has this id; names those that look alike.
         """
-        return row_of(self.agent_ids, agent_id)
+        return row_of(self.agent_ids, agent_id, self.agent_names)
 
-    def for_agent(self, agent_id: int) -> PersonalizedSimulator:
+    def for_agent(self, agent_id: AgentId) -> PersonalizedSimulator:
         """The simulator of one agent.
 
         Raises:
@@ -83,28 +104,36 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
         """u(n) of every member and agent, `[M, N, r]`."""
         return agent_factors(self.config, self.params)
 
-    def step(self, agent_id: int, obs: jax.Array, action: jax.Array) -> Prediction:
+    def step(
+        self, agent_id: AgentId, obs: jax.Array, action: jax.Array, inputs: Any = None
+    ) -> Prediction:
         """Predicts the observation after one action.
 
         Args:
           agent_id: Whose simulator.
-          obs: `[D]`.
+          obs: As in `rollout`.
           action: `[]` int or `[A]`.
+          inputs: `[I]`, where the model has exogenous inputs.
 
         Returns:
           Mean `[D]` and members `[M, D]`.
         """
-        path = self.rollout(agent_id, obs, jnp.asarray(action)[None])
+        path = self.rollout(agent_id, obs, jnp.asarray(action)[None], inputs)
         return Prediction(path.mean[0], path.members[:, 0])
 
-    def rollout(self, agent_id: int, obs: jax.Array, actions: jax.Array) -> Prediction:
+    def rollout(
+        self, agent_id: AgentId, obs: jax.Array, actions: jax.Array, inputs: Any = None
+    ) -> Prediction:
         """Predicts the path under given actions; each member goes on from its own predictions.
 
         Args:
-          agent_id: Whose simulator.
-          obs: `[D]`, where it starts.
+          agent_id: Whose simulator, by id or by name.
+          obs: Where it starts, `[D]`. A model with L lags takes the agent's last moments, L or
+            more, as `Recent`, or a window as `lags.with_lags` makes it.
           actions: `[T]` int or `[T, A]`. Where there is a task, continuous ones outside its bounds
             are clipped, with a warning that says how many.
+          inputs: `[T, I]` exogenous inputs of each step, where the model has any; `[I]` where they
+            stay the same.
 
         Returns:
           Observations after each action, mean `[T, D]` and members `[M, T, D]`.
@@ -113,15 +142,24 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
           KeyError: No agent has this id.
           ValueError: A shape does not fit the model, or an action does not exist.
         """
-        obs, actions = self._as_obs(obs), jnp.asarray(actions)
-        _check_query(self.config, obs, actions)
+        obs, actions = self.as_obs(obs), jnp.asarray(actions)
+        arguments.check(self.config, obs, actions)
         if self.task is not None:
             actions = bounds.clip(self.task.spec, actions)
-        members = _rollout(self, jnp.asarray(self.row_of(agent_id)), obs, actions)
+        joined = join_inputs(self.config, actions, self.as_inputs(inputs, len(actions)))
+        agent = jnp.asarray(self.row_of(agent_id))
+        members = _rollout(self.config, self.params, agent, obs, joined)
         return Prediction(members.mean(axis=0), members)
 
-    def policy(self, agent: jax.Array, planner: PlannerConfig) -> Policy:
+    def policy(
+        self, agent: jax.Array, planner: PlannerConfig, inputs: jax.Array | None = None
+    ) -> Policy:
         """MPC in the simulator of the agent in row `agent []`, as a policy.
+
+        Args:
+          agent: `[]` row.
+          planner: How.
+          inputs: `[H, I]` over the horizon of each decision, or `[I]`, where the model has any.
 
         Raises:
           ValueError: There is no task, so that nothing says what is good.
@@ -130,33 +168,98 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
             raise ValueError(
                 "planning needs a reward: give fit or PersonalizedSimulators.load a task"
             )
-        bound = self.model.bind(self.params, agent, None)
-        return mpc_policy(self.model, bound, self.task, planner)
+        model, bound = self.model, self.model.bind(self.params, agent, None)
+        if inputs is not None:
+            model, bound = with_schedule(model, self.config), Scheduled(bound, inputs)
+        return mpc_policy(model, bound, self.task, planner)
 
     def plan(
-        self, key: jax.Array, agent_id: int, obs: jax.Array, planner: PlannerConfig
+        self,
+        key: jax.Array,
+        agent_id: AgentId,
+        obs: jax.Array,
+        planner: PlannerConfig,
+        inputs: Any = None,
     ) -> jax.Array:
         """The next action for an agent, planned from scratch.
 
         Args:
           key: Consumed.
           agent_id: Whose simulator.
-          obs: `[D]`.
+          obs: As in `rollout`; the task sees all of the window, newest values first.
           planner: How.
+          inputs: `[H, I]` over the planner's horizon, or `[I]`, where the model has any.
 
         Returns:
           The action, `[]` int32 or `[A]`. To keep the plan between decisions use `policy`.
         """
-        return _plan(self, key, jnp.asarray(self.row_of(agent_id)), self._as_obs(obs), planner)
+        schedule = self.as_inputs(inputs, planner.horizon)
+        agent = jnp.asarray(self.row_of(agent_id))
+        return _plan(self, key, agent, self.as_obs(obs), schedule, planner)
 
-    def _as_obs(self, obs: Any) -> jax.Array:
-        """An observation in the model's precision: `[0, 1]` is a state too."""
-        return jnp.asarray(obs, self.params.normalizer.obs.mean.dtype)
+    @overload
+    def personalize(
+        self, data: OfflineDataset, covariates: Any = ..., *, forgetting: float = ...
+    ) -> Newcomers: ...
+    @overload
+    def personalize(
+        self,
+        data: Transitions | None = ...,
+        covariates: Any = ...,
+        *,
+        agent_id: AgentId = ...,
+        forgetting: float = ...,
+    ) -> Newcomer: ...
+    def personalize(
+        self,
+        data: OfflineDataset | Transitions | None = None,
+        covariates: Any = None,
+        *,
+        agent_id: AgentId = 0,
+        forgetting: float = 1.0,
+    ) -> Newcomers | Newcomer:
+        """Simulators of agents that were not in the training data, in closed form.
+
+        The model is linear in an agent's factors, so that these have a Gaussian posterior, whose
+        prior is how the training agents' factors are distributed.
+
+        Args:
+          data: Of each newcomer one trajectory; or flat transitions of one newcomer, oldest first,
+            as `OfflineDataset.transitions` gives them; or None, which is the prior alone.
+          covariates: `[N, C]`, or `[C]` of one: the prior is then what a regression of the training
+            agents' factors on their covariates says (the paper's Appendix F.5).
+          agent_id: Id or name of one newcomer; those of a dataset are in it.
+          forgetting: In (0, 1]; below 1 old transitions count for less, for agents that drift.
+
+        Returns:
+          `Newcomers` for a dataset, otherwise one `Newcomer`.
+
+        Raises:
+          ValueError: A shape or a value does not fit, or there are too few training agents.
+        """
+        return newcomers.personalize(self, data, covariates, agent_id, forgetting)
+
+    def with_noise(self, dataset: OfflineDataset) -> PersonalizedSimulators:
+        """The same simulators, told how far they are from their training data."""
+        data = jax.tree.map(jnp.asarray, dataset.transitions())
+        return self.replace(noise=residual_noise(self.config, self.params, data))
+
+    def as_obs(self, obs: Any) -> jax.Array:
+        """An observation in the model's form and precision, see `arguments.as_obs`."""
+        return arguments.as_obs(self.config, self.params, obs)
+
+    def as_inputs(self, inputs: Any, steps: int) -> jax.Array | None:
+        """Inputs of so many steps, see `arguments.as_inputs`."""
+        names = self.info.input_names if self.info else ()
+        return arguments.as_inputs(self.config, self.params, names, inputs, steps)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes arrays and a sidecar with config, ids and checksum; the task is not stored."""
         ids, covariates = np.asarray(self.agent_ids), np.asarray(self.covariates)
-        stored = simulator_files.Stored(self.params, ids, covariates, self.config)
+        noise = None if self.noise is None else np.asarray(self.noise)
+        stored = simulator_files.Stored(
+            self.params, ids, covariates, self.config, self.info, self.support, noise
+        )
         task_name = self.task.spec.name if self.task else None
         simulator_files.write(Path(directory), stored, task_name)
 
@@ -176,7 +279,7 @@ class PersonalizedSimulators(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class PersonalizedSimulator:
+class PersonalizedSimulator(AgentUses):
     """The simulator of one agent.
 
     Attributes:
@@ -186,34 +289,41 @@ class PersonalizedSimulator:
     """
 
     simulators: PersonalizedSimulators
-    agent_id: int
+    agent_id: AgentId
     row: int
 
-    def step(self, obs: jax.Array, action: jax.Array) -> Prediction:
+    def step(self, obs: jax.Array, action: jax.Array, inputs: Any = None) -> Prediction:
         """As `PersonalizedSimulators.step`."""
-        return self.simulators.step(self.agent_id, obs, action)
+        return self.simulators.step(self.agent_id, obs, action, inputs)
 
-    def rollout(self, obs: jax.Array, actions: jax.Array) -> Prediction:
+    def rollout(self, obs: jax.Array, actions: jax.Array, inputs: Any = None) -> Prediction:
         """As `PersonalizedSimulators.rollout`."""
-        return self.simulators.rollout(self.agent_id, obs, actions)
+        return self.simulators.rollout(self.agent_id, obs, actions, inputs)
 
-    def plan(self, key: jax.Array, obs: jax.Array, planner: PlannerConfig) -> jax.Array:
+    def plan(
+        self, key: jax.Array, obs: jax.Array, planner: PlannerConfig, inputs: Any = None
+    ) -> jax.Array:
         """As `PersonalizedSimulators.plan`."""
-        return self.simulators.plan(key, self.agent_id, obs, planner)
+        return self.simulators.plan(key, self.agent_id, obs, planner, inputs)
 
 
-@jax.jit
+# The config is static rather than all of the simulators: names of agents change no program.
+@functools.partial(jax.jit, static_argnames=("config",))
 def _rollout(
-    simulators: PersonalizedSimulators, agent: jax.Array, obs: jax.Array, actions: jax.Array
+    config: FactorConfig,
+    params: ModelParams,
+    agent: jax.Array,
+    obs: jax.Array,
+    actions: jax.Array,
 ) -> jax.Array:
-    model = simulators.model
-    bound = model.bind(simulators.params, agent, None)
+    model = factor_model(config)
+    bound = model.bind(params, agent, None)
     encoded = model.encode_actions(bound, actions)
 
     def step(state: Any, xs: Any) -> tuple[Any, jax.Array]:
         t, action = xs
         state = model.step(jax.random.fold_in(jax.random.key(0), t), bound, state, action)
-        return state, model.observe(state)
+        return state, newest(config, model.observe(state))
 
     times = jnp.arange(actions.shape[0])
     _, members = lax.scan(step, model.start(bound, obs), (times, encoded))
@@ -226,25 +336,8 @@ def _plan(
     key: jax.Array,
     agent: jax.Array,
     obs: jax.Array,
+    inputs: jax.Array | None,
     planner: PlannerConfig,
 ) -> jax.Array:
-    policy = simulators.policy(agent, planner)
+    policy = simulators.policy(agent, planner, inputs)
     return policy.act(key, policy.init(), obs)[0]
-
-
-def _check_query(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
-    if obs.shape != (config.obs_size,):
-        raise ValueError(f"obs has shape {obs.shape}: this model's is ({config.obs_size},)")
-    if config.discrete:
-        if actions.ndim != 1 or not jnp.issubdtype(actions.dtype, jnp.integer):
-            raise ValueError(
-                f"actions are {actions.dtype} of shape {actions.shape}: discrete actions are "
-                "integers of shape (T,)"
-            )
-        if actions.size and not 0 <= int(actions.min()) <= int(actions.max()) < config.action_size:
-            raise ValueError(
-                f"actions reach from {int(actions.min())} to {int(actions.max())}: they must be "
-                f"0 to {config.action_size - 1}"
-            )
-    elif actions.ndim != 2 or actions.shape[1] != config.action_size:
-        raise ValueError(f"actions have shape {actions.shape}: (T, {config.action_size}) is due")

@@ -86,3 +86,33 @@ def brute_force(members, reward, terminated, obs, num_actions, horizon, from_mea
                     alive[m] = not terminated(states[m])
         scores.append(returns.mean())
     return np.array(scores)
+
+
+def bayesian_regression(mean, covariance, inputs, target, noise):
+    """Posterior of u ~ N(mean, covariance) after target = inputs u + N(0, diag(noise^2)), float64.
+
+    `mean [r]`, `covariance [r, r]`, `inputs [K, r]`, `target [K]`, `noise [K]`. By the gain form,
+    which inverts K x K and never the prior, unlike the code under test.
+    """
+    mean, covariance, inputs, target, noise = (
+        np.asarray(x, np.float64) for x in (mean, covariance, inputs, target, noise)
+    )
+    cross = covariance @ inputs.T
+    gain = np.linalg.solve(inputs @ cross + np.diag(noise**2), cross.T).T
+    return mean + gain @ (target - inputs @ mean), covariance - gain @ cross.T
+
+
+def forgetful_regression(mean, covariance, inputs, target, noise, forgetting):
+    """The same, transition by transition in information form, with a forgetting factor.
+
+    `inputs [T, D, r]`, `target [T, D]`, `noise [D]`. Before each transition the information falls
+    back towards the prior's by a share of 1 - forgetting.
+    """
+    prior = np.linalg.inv(np.asarray(covariance, np.float64))
+    information, vector = prior.copy(), prior @ mean
+    for basis, value in zip(np.asarray(inputs, np.float64), target, strict=True):
+        weighted = basis.T / np.asarray(noise, np.float64) ** 2
+        information = forgetting * information + (1 - forgetting) * prior + weighted @ basis
+        vector = forgetting * vector + (1 - forgetting) * prior @ mean + weighted @ value
+    covariance = np.linalg.inv(information)
+    return covariance @ vector, covariance

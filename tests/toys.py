@@ -95,15 +95,19 @@ def factor_params(config, seed=0):
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(factor_model(config).init, jax.random.key(0))
     draw = lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32)  # noqa: E731
-    obs, delta = (
-        Normalizer(
+
+    def scaling(size):
+        return Normalizer(
             mean=jnp.asarray(rng.normal(size=size), jnp.float32),
             std=jnp.asarray(rng.uniform(0.3, 3.0, size), jnp.float32),
         )
-        for size in (config.input_size, config.obs_size)
-    )
-    normalizer = FactorNormalizer(obs, delta, jnp.ones(config.obs_size))
-    return ModelParams(jax.tree.map(draw, shapes), normalizer)
+
+    obs, delta = scaling(config.input_size), scaling(config.target_size)
+    weights = jax.tree.map(draw, shapes)
+    scaled = config.normalize_actions and not config.tabular_actions
+    actions = scaling(config.action_input_size) if scaled else None
+    carry = jnp.ones(config.target_size)
+    return ModelParams(weights, FactorNormalizer(obs, delta, carry, actions))
 
 
 def cache_size(function):

@@ -13,55 +13,11 @@ import flax.struct
 import jax
 import numpy as np
 
+from persim_jax.data.info import AgentId as AgentId
+from persim_jax.data.info import Array as Array
+from persim_jax.data.info import DatasetInfo as DatasetInfo
+from persim_jax.data.info import row_of as row_of
 from persim_jax.types import Transitions
-
-Array = np.ndarray | jax.Array
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetInfo:
-    """Static facts of a dataset; hashable.
-
-    Attributes:
-      environment: Name of the environment, or of the system that the data come from.
-      behavior: What chose the actions: pure, random, pure_eps20, pure_eps40, or the user's word.
-      obs_names: Name of each observation coordinate, length D.
-      covariate_names: Names of the constants that differ by agent, length C; may be empty.
-      num_actions: Number of discrete actions; 0 when actions are continuous.
-      action_size: Width of an encoded action: `num_actions` when discrete, A when continuous.
-    """
-
-    environment: str
-    behavior: str
-    obs_names: tuple[str, ...]
-    covariate_names: tuple[str, ...]
-    num_actions: int
-    action_size: int
-
-    @property
-    def obs_size(self) -> int:
-        """Number of observation coordinates, D."""
-        return len(self.obs_names)
-
-    @property
-    def discrete(self) -> bool:
-        """Whether an action is one of `num_actions` integers."""
-        return self.num_actions > 0
-
-
-def row_of(agent_ids: Array, agent_id: int) -> int:
-    """Returns where `agent_id` stands in a table of ids `[N]`.
-
-    Raises:
-      KeyError: No agent has this id.
-    """
-    rows = np.flatnonzero(np.asarray(agent_ids) == agent_id)
-    if rows.size == 0:
-        raise KeyError(
-            f"no agent has the id {agent_id}: the {len(agent_ids)} ids are in `agent_ids`, and "
-            "rows are not ids"
-        )
-    return int(rows[0])
 
 
 # A record of flax because `info` is static: under jit it must not be a leaf.
@@ -76,8 +32,9 @@ class OfflineDataset(flax.struct.PyTreeNode):
         no termination.
       mask: `[N, T]` bool; true for the steps that were taken.
       agent_ids: `[N]` int, unique.
-      covariates: `[N, C]`.
+      covariates: `[N, C]`; no model sees them.
       info: Static facts.
+      inputs: `[N, T, I]` exogenous inputs that act beside the action of a step; None without any.
     """
 
     obs: Array
@@ -88,6 +45,7 @@ class OfflineDataset(flax.struct.PyTreeNode):
     agent_ids: Array
     covariates: Array
     info: DatasetInfo = flax.struct.field(pytree_node=False)
+    inputs: Array | None = None
 
     @property
     def num_agents(self) -> int:
@@ -100,36 +58,67 @@ class OfflineDataset(flax.struct.PyTreeNode):
         lengths: np.ndarray = np.asarray(self.mask).sum(axis=1)
         return lengths
 
-    def row_of(self, agent_id: int) -> int:
-        """Returns the row of the agent with this id.
+    def row_of(self, agent_id: AgentId) -> int:
+        """Returns the row of the agent with this id or name.
 
         Raises:
           KeyError: No agent has this id.
         """
-        return row_of(self.agent_ids, agent_id)
+        return row_of(self.agent_ids, agent_id, self.info.agent_names)
 
-    def for_agent(self, agent_id: int) -> OfflineDataset:
+    def name_of(self, row: Any) -> AgentId:
+        """Returns how users know the agent in a row: its name, or its id."""
+        names = self.info.agent_names
+        return names[int(row)] if names else int(np.asarray(self.agent_ids)[row])
+
+    def take(self, rows: Any) -> OfflineDataset:
+        """Returns the dataset of the agents in some rows `[K]`, in that order, on the host."""
+        rows = np.asarray(rows)
+        names = self.info.agent_names
+        info = dataclasses.replace(
+            self.info, agent_names=tuple(names[row] for row in rows.tolist()) if names else ()
+        )
+        some: OfflineDataset = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], self)
+        return some.replace(info=info)
+
+    def for_agent(self, agent_id: AgentId) -> OfflineDataset:
         """Returns the dataset of one agent, `[1, ...]`, on the host: all an -A method may see.
 
         Raises:
           KeyError: No agent has this id.
         """
-        row = self.row_of(agent_id)
-        one: OfflineDataset = jax.tree.map(lambda leaf: np.asarray(leaf)[row : row + 1], self)
-        return one
+        return self.take([self.row_of(agent_id)])
+
+    def encoded_actions(self) -> np.ndarray:
+        """What models see as actions: `[N, T]`, `[N, T, A]`, or joined with the inputs.
+
+        With inputs an action is the vector of `action_vectors`.
+        """
+        return np.asarray(self.actions) if self.inputs is None else self.action_vectors()
+
+    def action_vectors(self) -> np.ndarray:
+        """Actions as numbers: concat(one-hot or continuous action, inputs), `[N, T, E]`.
+
+        E is action_size + I; in raw units, see `inputs.join_inputs`.
+        """
+        actions = np.asarray(self.actions)
+        if self.info.discrete:
+            actions = np.eye(self.info.action_size, dtype=np.asarray(self.obs).dtype)[actions]
+        parts = [actions] if self.inputs is None else [actions, np.asarray(self.inputs)]
+        return np.concatenate(parts, axis=-1)
 
     def transitions(self) -> Transitions:
         """Returns the B steps that were taken, flat, on the host: all that a -P method may see.
 
         They are ordered by row, then by time. `agent` holds rows of this dataset, not ids: in the
-        dataset of one agent it is zero throughout.
+        dataset of one agent it is zero throughout. Actions are as in `encoded_actions`.
         """
         host: Any = jax.tree.map(np.asarray, self)
         rows, steps = host.mask.nonzero()
         return Transitions(
             agent=rows.astype(np.int32),
             obs=host.obs[rows, steps],
-            actions=host.actions[rows, steps],
+            actions=self.encoded_actions()[rows, steps],
             rewards=host.rewards[rows, steps],
             next_obs=host.obs[rows, steps + 1],
             terminated=host.terminated[rows, steps],
@@ -151,9 +140,10 @@ def validate(dataset: OfflineDataset) -> None:
             f"agent id {ids[counts > 1][0]} occurs {np.max(counts)} times in agent_ids; ids must "
             "be unique, one trajectory each."
         )
-    for name in ("obs", "actions", "rewards", "covariates"):
+    for name in ("obs", "actions", "inputs", "rewards", "covariates"):
         _check_finite(dataset, name)
     _check_episodes(dataset)
+    _check_actions(dataset)
 
 
 def _check_shapes(dataset: OfflineDataset) -> None:
@@ -172,6 +162,8 @@ def _check_shapes(dataset: OfflineDataset) -> None:
         "agent_ids": (num_agents,),
         "covariates": (num_agents, len(info.covariate_names)),
     }
+    if info.input_names or dataset.inputs is not None:
+        expected["inputs"] = (num_agents, steps, info.num_inputs)
     for name, shape in expected.items():
         actual = np.shape(getattr(dataset, name))
         if actual != shape:
@@ -179,6 +171,12 @@ def _check_shapes(dataset: OfflineDataset) -> None:
                 f"{name} has shape {actual}, but {shape} follows from obs of shape {obs_shape} and "
                 f"from info; bring {name} into that shape or correct info."
             )
+    named = len(info.agent_names)
+    if named and (named != num_agents or len(set(info.agent_names)) < named):
+        raise ValueError(
+            f"info has {named} agent_names, {len(set(info.agent_names))} of them different, for "
+            f"{num_agents} agents; give each agent its own name, or none at all."
+        )
 
 
 def _check_kinds(dataset: OfflineDataset) -> None:
@@ -191,7 +189,7 @@ def _check_kinds(dataset: OfflineDataset) -> None:
         "mask": np.bool_,
         "agent_ids": np.integer,
         "covariates": np.floating,
-    }
+    } | ({} if dataset.inputs is None else {"inputs": np.floating})
     for name, kind in expected.items():
         dtype = np.asarray(getattr(dataset, name)).dtype
         if not np.issubdtype(dtype, kind):
@@ -200,17 +198,25 @@ def _check_kinds(dataset: OfflineDataset) -> None:
 
 def _check_finite(dataset: OfflineDataset, name: str) -> None:
     """Raises at the first NaN or infinity; padding counts, since zero times NaN is NaN."""
+    if getattr(dataset, name) is None:
+        return
     values = np.asarray(getattr(dataset, name))
     bad = np.argwhere(~np.isfinite(values))
     if len(bad) == 0:
         return
     row, *position = bad[0].tolist()
-    where = f"agent {np.asarray(dataset.agent_ids)[row]}"
+    where = f"agent {dataset.name_of(row)}"
     if name != "covariates":
         where += f" at step {position.pop(0)}"
     if position:
-        names = {"obs": dataset.info.obs_names, "covariates": dataset.info.covariate_names}
-        column = position[0]
+        info, column = dataset.info, position[0]
+        names = {
+            "obs": info.obs_names,
+            "inputs": info.input_names,
+            "covariates": info.covariate_names,
+        }
+        if info.action_names:
+            names["actions"] = info.action_names
         where += f", {names[name][column] if name in names else f'column {column}'}"
     raise ValueError(
         f"{name} of {where} is {values[tuple(bad[0])]} ({len(bad)} such values in all); every "
@@ -219,32 +225,39 @@ def _check_finite(dataset: OfflineDataset, name: str) -> None:
 
 
 def _check_episodes(dataset: OfflineDataset) -> None:
-    """Raises where a mask, a termination or an action cannot be part of an episode."""
-    ids, mask = np.asarray(dataset.agent_ids), np.asarray(dataset.mask)
-    lengths = dataset.lengths
+    """Raises where a mask or a termination cannot be part of an episode."""
+    mask, lengths = np.asarray(dataset.mask), dataset.lengths
     if np.any(lengths == 0):
         raise ValueError(
-            f"agent {ids[lengths == 0][0]} has an empty trajectory: its mask has no step; leave "
-            "this agent out."
+            f"agent {dataset.name_of(np.argmin(lengths))} has an empty trajectory: its mask has no "
+            "step; leave this agent out."
         )
     rows, steps = np.nonzero(mask != (np.arange(mask.shape[1]) < lengths[:, None]))
-    if len(rows) > 0:
+    if len(rows) > 0 and not dataset.info.segmented:
         raise ValueError(
-            f"the mask of agent {ids[rows[0]]} has a hole at step {steps[0]}; the steps taken come "
-            "first, the padding after them."
+            f"the mask of agent {dataset.name_of(rows[0])} has a hole at step {steps[0]}; the "
+            "steps taken come first, the padding after them. Where holes are gaps in time, set "
+            "segmented in info."
         )
-    last = np.arange(mask.shape[1]) == lengths[:, None] - 1
+    # A segment ends where no step follows.
+    last = mask & ~np.pad(mask, ((0, 0), (0, 1)))[:, 1:]
     rows, steps = np.nonzero(np.asarray(dataset.terminated) & ~last)
     if len(rows) > 0:
+        row = rows[0]
         raise ValueError(
-            f"agent {ids[rows[0]]} has terminated at step {steps[0]}, which is not its last step, "
-            f"{lengths[rows[0]] - 1}; cut the mask there or clear the flag."
+            f"agent {dataset.name_of(row)} has terminated at step {steps[0]}, which is not its "
+            f"last step, {np.flatnonzero(last[row])[-1]}; cut the mask there or clear the flag."
         )
-    if dataset.info.discrete:
-        actions, num_actions = np.asarray(dataset.actions), dataset.info.num_actions
-        rows, steps = np.nonzero((actions < 0) | (actions >= num_actions))
-        if len(rows) > 0:
-            raise ValueError(
-                f"agent {ids[rows[0]]} takes action {actions[rows[0], steps[0]]} at step "
-                f"{steps[0]}, but actions are 0 to {num_actions - 1}."
-            )
+
+
+def _check_actions(dataset: OfflineDataset) -> None:
+    """Raises where a discrete action does not exist."""
+    if not dataset.info.discrete:
+        return
+    actions, num_actions = np.asarray(dataset.actions), dataset.info.num_actions
+    rows, steps = np.nonzero((actions < 0) | (actions >= num_actions))
+    if len(rows) > 0:
+        raise ValueError(
+            f"agent {dataset.name_of(rows[0])} takes action {actions[rows[0], steps[0]]} at step "
+            f"{steps[0]}, but actions are 0 to {num_actions - 1}."
+        )

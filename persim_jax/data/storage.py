@@ -20,7 +20,9 @@ import numpy as np
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
 from persim_jax.files import CorruptFileError, write_atomically, write_json_atomically
 
-FORMAT = "persim_jax.OfflineDataset/1"
+FORMAT = "persim_jax.OfflineDataset/2"
+READABLE = (FORMAT, "persim_jax.OfflineDataset/1")
+"""The first version had neither inputs nor names of agents; it is read as it is."""
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -56,7 +58,8 @@ def save_dataset(path: PathLike, dataset: OfflineDataset, provenance: Mapping[st
       OSError: The folder cannot be written to, or the disk is full.
     """
     validate(dataset)
-    arrays = {name: np.ascontiguousarray(getattr(dataset, name)) for name in _ARRAYS}
+    names = (*_ARRAYS, "inputs") if dataset.info.input_names else _ARRAYS
+    arrays = {name: np.ascontiguousarray(getattr(dataset, name)) for name in names}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     data = buffer.getvalue()
@@ -100,16 +103,14 @@ def load_dataset(path: PathLike) -> OfflineDataset:
             f"{stored['sha256']}; {_do(path)}."
         )
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in _ARRAYS}
+        arrays = {name: archive[name] for name in sidecar["arrays"]}
     for name, array in arrays.items():
         if _describe(array) != sidecar["arrays"][name]:
             raise CorruptFileError(
                 f"{name} in {npz_path} is {_describe(array)}, but the sidecar says "
                 f"{sidecar['arrays'][name]}; {_do(path)}."
             )
-    info = sidecar["info"]
-    names = {key: tuple(info[key]) for key in ("obs_names", "covariate_names")}
-    return OfflineDataset(info=DatasetInfo(**{**info, **names}), **arrays)
+    return OfflineDataset(info=DatasetInfo.from_json(sidecar["info"]), **arrays)
 
 
 def load_provenance(path: PathLike) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _read_sidecar(path: PathLike) -> dict[str, Any]:
             f"{json_path} was altered: the SHA-256 of its content is {_sidecar_sha256(sidecar)}, "
             f"but it says {stored} itself; {_do(path)}."
         )
-    if sidecar["format"] != FORMAT:
+    if sidecar["format"] not in READABLE:
         raise ValueError(
             f"{json_path} has the format {sidecar['format']!r}; this version reads {FORMAT!r}, so "
             "make the dataset again."
@@ -178,10 +179,10 @@ def _describe(array: np.ndarray) -> dict[str, Any]:
 
 def _describe_agents(dataset: OfflineDataset) -> dict[str, Any]:
     """Returns ids and covariates once more as text, for people and for other languages."""
-    names = dataset.info.covariate_names
+    names, rows = dataset.info.covariate_names, range(dataset.num_agents)
     # Through the shortest text of each value, or a float32 of 0.0025 would read 0.00249999994.
     covariates = [[float(str(x)) for x in row] for row in np.asarray(dataset.covariates)]
     return {
-        str(agent_id): dict(zip(names, values, strict=True))
-        for agent_id, values in zip(np.asarray(dataset.agent_ids).tolist(), covariates, strict=True)
+        str(dataset.name_of(row)): dict(zip(names, values, strict=True))
+        for row, values in zip(rows, covariates, strict=True)
     }

@@ -18,16 +18,18 @@ from jax.sharding import Mesh
 from persim_jax import flops, training
 from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.support import support_of
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
-from persim_jax.models.base import DynamicsModel
+from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.optimization import batch_sizes
+from persim_jax.personalization.prior import residual_noise
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.rollout import Policy
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig
-from persim_jax.types import Environment, PyTree, Task
+from persim_jax.types import Environment, PyTree, Task, Transitions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +64,24 @@ class PersimConfig:
     agent_start: float | None = 1.0
     agent_penalty: float = 0.0
     huber: float = 0.0
+    normalize_actions: bool = False
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         for name in ("train", "spare_members", "mesh"):
             del own[name]
+        info = dataset.info
+        width = len(info.target_names)
+        # An angle is one in each of its past values, too.
+        own["angles"] = tuple(a + lag * width for lag in range(info.lags) for a in self.angles)
         return FactorConfig(
             num_agents=dataset.num_agents,
-            obs_size=dataset.info.obs_size,
-            action_size=dataset.info.action_size,
-            discrete=dataset.info.discrete,
+            obs_size=info.obs_size,
+            action_size=info.action_size,
+            discrete=info.discrete,
+            num_inputs=info.num_inputs,
+            lags=info.lags,
             **own,
         )
 
@@ -97,7 +106,7 @@ def fit(
 
     Args:
       key: Consumed.
-      dataset: One trajectory of each agent.
+      dataset: One trajectory of each agent; `lags.with_lags` of one where states are partly hidden.
       task: Reward and termination, needed for planning only.
       config: Defaults to `PersimConfig()`, which suits small, nearly noise-free data.
       monitor: Watches training and restores it.
@@ -111,8 +120,41 @@ def fit(
       DivergedError: A member's loss is no longer finite.
     """
     validate(dataset)
-    config, monitor = config or PersimConfig(), monitor or Monitor()
+    config = config or PersimConfig()
     kept, data = config.factor(dataset), jax.tree.map(jnp.asarray, dataset.transitions())
+    params, noise = fit_model(key, kept, data, config, monitor)
+    return PersonalizedSimulators(
+        params=params,
+        agent_ids=dataset.agent_ids,
+        covariates=dataset.covariates,
+        config=kept,
+        task=task,
+        info=dataset.info,
+        support=support_of(dataset),
+        noise=noise,
+    )
+
+
+def fit_model(
+    key: jax.Array,
+    kept: FactorConfig,
+    data: Transitions,
+    config: PersimConfig,
+    monitor: Monitor | None = None,
+) -> tuple[ModelParams, jax.Array]:
+    """Trains an ensemble and keeps its best members.
+
+    Args:
+      key: Consumed.
+      kept: Sizes of the model that is kept.
+      data: Transitions of its agents.
+      config: How.
+      monitor: Watches training and restores it.
+
+    Returns:
+      The ensemble, and the residual noise of its members `[M, D]`.
+    """
+    monitor = monitor or Monitor()
     model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
     state = training.place(training.init(key, model, data, config.train), mesh)
     data = mesh_lib.everywhere(mesh, data)
@@ -122,13 +164,8 @@ def fit(
         losses = training.member_losses(model, config.train, params, data, mesh)
         params, losses = mesh_lib.gathered(mesh, (params, losses))
         params = training.keep_best(params, losses, kept.ensemble_size)
-    return PersonalizedSimulators(
-        params=mesh_lib.gathered(mesh, params),
-        agent_ids=dataset.agent_ids,
-        covariates=dataset.covariates,
-        config=kept,
-        task=task,
-    )
+    params = mesh_lib.gathered(mesh, params)
+    return params, residual_noise(kept, params, mesh_lib.gathered(mesh, data))
 
 
 def epoch_flops(dataset: OfflineDataset, config: PersimConfig) -> int:

@@ -23,11 +23,14 @@ from persim_jax.models.base import DynamicsModel, History, ModelParams
 from persim_jax.models.factor_network import (
     ABSOLUTE_RATIO,
     FactorNetwork,
+    advance,
     encode,
+    newest,
 )
 from persim_jax.models.factor_network import FactorConfig as FactorConfig
 from persim_jax.models.factor_network import FactorNormalizer as FactorNormalizer
 from persim_jax.models.factor_network import factor_product as factor_product
+from persim_jax.models.factor_network import scale_actions as scale_actions
 from persim_jax.models.factor_network import state_inputs as state_inputs
 from persim_jax.models.factor_network import trunk as trunk_of
 from persim_jax.networks import MLP
@@ -44,13 +47,14 @@ class BoundFactor(NamedTuple):
     Attributes:
       trunk: Weights of the state encoder's hidden layers, leaves `[M, ...]`.
       kernel: `[M, F, X, D]`, the last layer with the agent's factors folded in. X is the number of
-        actions when they are discrete, their factors folded in too, and 1 + A where these are a
-        linear map of few coordinates; the rank otherwise.
+        actions when they are integers, their factors folded in too, and 1 + E where these are a
+        linear map of few numbers; the rank otherwise.
       bias: `[M, X, D]`.
       action_weights: Weights of the action encoder, used when its factors are not folded in.
-      obs_normalizer: Scaling of the inputs.
+      obs_normalizer: Scaling of the state encoder's inputs.
       delta_mean: `[D]`, added to every target.
       carry: `[D]`, see `FactorNormalizer`.
+      action_normalizer: Scaling of the action encoder's inputs, or None.
     """
 
     trunk: Any
@@ -60,6 +64,7 @@ class BoundFactor(NamedTuple):
     obs_normalizer: Normalizer
     delta_mean: jax.Array
     carry: jax.Array
+    action_normalizer: Normalizer | None = None
 
 
 def predict_delta(
@@ -71,16 +76,19 @@ def predict_delta(
       config: Sizes.
       params: Ensemble.
       agent: `[]` row of the agent.
-      obs: `[D]`.
-      action: `[]` int32 or `[A]`.
+      obs: `[obs_size]`.
+      action: `[]` int32 or `[E]`.
 
     Returns:
-      Predicted next_obs - obs, `[M, D]`.
+      Predicted next_obs - obs of the newest values, `[M, D]`.
     """
     network, norm = FactorNetwork(config), params.normalizer
     scaled = normalizer_lib.apply(norm.obs, state_inputs(config, obs))
+    action = scale_actions(config, norm.actions, action)
     deltas = jax.vmap(lambda w: network.apply({"params": w}, agent, scaled, action))(params.weights)
-    return normalizer_lib.invert(norm.delta, deltas) + ((norm.carry - 1) * obs)[None]
+    return (
+        normalizer_lib.invert(norm.delta, deltas) + ((norm.carry - 1) * newest(config, obs))[None]
+    )
 
 
 def agent_factors(config: FactorConfig, params: ModelParams) -> jax.Array:
@@ -108,7 +116,8 @@ def factor_model(config: FactorConfig) -> DynamicsModel:
 
 def _init(config: FactorConfig, key: jax.Array) -> Any:
     network = FactorNetwork(config)
-    action = jnp.zeros((), jnp.int32) if config.discrete else jnp.zeros(config.action_size)
+    integers, width = config.tabular_actions, config.action_input_size
+    action = jnp.zeros((), jnp.int32) if integers else jnp.zeros(width)
     agent, inputs = jnp.zeros((), jnp.int32), jnp.zeros(config.input_size)
 
     def init_member(member: jax.Array) -> Any:
@@ -118,22 +127,37 @@ def _init(config: FactorConfig, key: jax.Array) -> Any:
 
 
 def _fit_normalizer(config: FactorConfig, data: Transitions) -> FactorNormalizer:
-    unit = normalizer_lib.identity(config.obs_size)
+    unit = normalizer_lib.identity(config.target_size)
     obs = normalizer_lib.identity(config.input_size)
     if config.normalize_obs:
         obs = normalizer_lib.fit(state_inputs(config, data.obs))
-    carry = jnp.ones(config.obs_size)
+    carry = jnp.ones(config.target_size)
     if config.target == "auto":
-        moved = (data.next_obs - data.obs).std(axis=0)
-        carry = jnp.where(data.next_obs.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
-    delta = normalizer_lib.fit(_target(carry, data)) if config.normalize_delta else unit
-    return FactorNormalizer(obs, delta, carry)
+        before, after = newest(config, data.obs), newest(config, data.next_obs)
+        moved = (after - before).std(axis=0)
+        carry = jnp.where(after.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
+    target = _target(config, carry, data)
+    delta = normalizer_lib.fit(target) if config.normalize_delta else unit
+    return FactorNormalizer(obs, delta, carry, _action_normalizer(config, data.actions))
 
 
-def _target(carry: jax.Array, data: Transitions) -> jax.Array:
+def _action_normalizer(config: FactorConfig, actions: jax.Array) -> Normalizer | None:
+    """Scaling of the action encoder's input `[E]`, in which a one-hot action stays as it is."""
+    if config.tabular_actions or not config.normalize_actions:
+        return None
+    fitted = normalizer_lib.fit(actions)
+    if not config.discrete:
+        return fitted
+    is_input = jnp.arange(config.action_input_size) >= config.action_size
+    return Normalizer(
+        mean=jnp.where(is_input, fitted.mean, 0.0), std=jnp.where(is_input, fitted.std, 1.0)
+    )
+
+
+def _target(config: FactorConfig, carry: jax.Array, data: Transitions) -> jax.Array:
     """What is predicted, in raw units, `[..., D]`."""
-    carried = data.obs * carry.reshape((1,) * (data.obs.ndim - 1) + (-1,))
-    return data.next_obs - carried
+    obs = newest(config, data.obs)
+    return newest(config, data.next_obs) - obs * carry.reshape((1,) * (obs.ndim - 1) + (-1,))
 
 
 def _loss(
@@ -142,7 +166,8 @@ def _loss(
     del key
     network, norm = FactorNetwork(config), params.normalizer
     obs = normalizer_lib.apply(norm.obs, state_inputs(config, batch.obs))
-    target = normalizer_lib.apply(norm.delta, _target(norm.carry, batch))
+    target = normalizer_lib.apply(norm.delta, _target(config, norm.carry, batch))
+    actions = scale_actions(config, norm.actions, batch.actions)
 
     def member_loss(weights: Any, agent: Any, obs: Any, actions: Any, target: Any) -> Any:
         predicted = network.apply({"params": weights}, agent, obs, actions)
@@ -155,7 +180,7 @@ def _loss(
         rows = weights["agent_encoder"]["embedding"][agent]
         return fit + config.agent_penalty * jnp.mean(jnp.square(rows)), mse
 
-    arguments = (params.weights, batch.agent, obs, batch.actions, target)
+    arguments = (params.weights, batch.agent, obs, actions, target)
     if jax.tree.leaves(params.weights)[0].shape[0] == 1:
         # A batched product of one is three times slower than a plain one on a CPU.
         losses, mse = member_loss(*jax.tree.map(lambda leaf: leaf[0], arguments))
@@ -173,8 +198,8 @@ def _bind(
     def fold(weights: Any) -> tuple[jax.Array, jax.Array]:
         variables = {"params": weights}
         u = network.apply(variables, agent, method=FactorNetwork.agent_factors)
-        kernel = weights["state_head"]["kernel"].reshape(-1, config.obs_size, config.rank)
-        bias = weights["state_head"]["bias"].reshape(config.obs_size, config.rank)
+        kernel = weights["state_head"]["kernel"].reshape(-1, config.target_size, config.rank)
+        bias = weights["state_head"]["bias"].reshape(config.target_size, config.rank)
         scale = norm.delta.std[:, None] * u[None, :]  # [D, r]
         kernel, bias = kernel * scale[None], bias * scale
         if not _folds_actions(config):
@@ -191,13 +216,14 @@ def _bind(
         obs_normalizer=norm.obs,
         delta_mean=norm.delta.mean,
         carry=norm.carry,
+        action_normalizer=norm.actions,
     )
 
 
 def _folds_actions(config: FactorConfig) -> bool:
     """Whether action factors are folded: few actions, or a linear map from fewer than r numbers."""
-    linear = not config.action_features and config.action_size + 1 < config.rank
-    return config.discrete or linear
+    linear = not config.action_features and config.action_input_size + 1 < config.rank
+    return config.tabular_actions or linear
 
 
 def _action_table(config: FactorConfig, variables: Any) -> jax.Array:
@@ -205,19 +231,26 @@ def _action_table(config: FactorConfig, variables: Any) -> jax.Array:
     table = functools.partial(
         FactorNetwork(config).apply, variables, method=FactorNetwork.action_factors
     )
-    if config.discrete:
+    if config.tabular_actions:
         return jnp.asarray(table(jnp.arange(config.action_size)))
-    constant = table(jnp.zeros((1, config.action_size)))
-    return jnp.concatenate([constant, table(jnp.eye(config.action_size)) - constant])
+    size = config.action_input_size
+    constant = table(jnp.zeros((1, size)))
+    return jnp.concatenate([constant, table(jnp.eye(size)) - constant])
 
 
-def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
+def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> Any:
+    """What `_step` takes: `_weights_of`; with lags, also the action `[..., E]` to remember."""
+    weights = _weights_of(config, bound, actions)
+    return (weights, encode(config, actions)) if config.lags > 1 else weights
+
+
+def _weights_of(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
     """What multiplies the folded layer.
 
-    One-hot `[..., 1, A]`, (1, action) `[..., 1, A + 1]` or action factors `[..., M, r]`.
+    One-hot `[..., 1, A]`, (1, action) `[..., 1, E + 1]` or action factors `[..., M, r]`.
     """
-    inputs = encode(config, actions)
-    if config.discrete:
+    inputs = encode(config, scale_actions(config, bound.action_normalizer, actions))
+    if config.tabular_actions:
         return inputs[..., None, :]
     if _folds_actions(config):
         return jnp.concatenate([jnp.ones_like(inputs[..., :1]), inputs], axis=-1)[..., None, :]
@@ -231,9 +264,10 @@ def _start(bound: BoundFactor, obs: jax.Array) -> jax.Array:
 
 
 def _step(
-    config: FactorConfig, key: jax.Array, bound: BoundFactor, obs: jax.Array, encoded: jax.Array
+    config: FactorConfig, key: jax.Array, bound: BoundFactor, obs: jax.Array, encoded: Any
 ) -> jax.Array:
     del key
+    encoded, taken = encoded if config.lags > 1 else (encoded, None)
     trunk = trunk_of(config)
 
     def member(weights: Any, kernel: Any, bias: Any, obs: Any, weight: Any) -> jax.Array:
@@ -243,7 +277,8 @@ def _step(
             features = jnp.concatenate([features, scaled])
         columns = (features @ kernel.reshape(kernel.shape[0], -1)).reshape(bias.shape) + bias
         moved = jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
-        return bound.carry * obs + moved
+        after = bound.carry * newest(config, obs) + moved
+        return after if taken is None else advance(config, obs, after, taken)
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
     ensemble = (bound.trunk, bound.kernel, bound.bias, obs, weights)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from persim_jax import normalizer as normalizer_lib
 from persim_jax.networks import MLP, uniform_fan_in
 from persim_jax.normalizer import Normalizer
 from persim_jax.precision import dot_general
@@ -25,7 +26,7 @@ class FactorConfig:
 
     Attributes:
       num_agents: Rows of the agent table, N.
-      obs_size: D.
+      obs_size: Numbers in an observation: D, or a window of D L + E (L - 1), see `lags`.
       action_size: Number of discrete actions, or width A of a continuous one.
       discrete: Whether actions are integers.
       rank: r, the number of latent factors.
@@ -49,6 +50,14 @@ class FactorConfig:
         holds an agent with little data close to the population.
       huber: Scaled error from which the loss grows linearly and no longer as the square, so that
         rare jumps (a wall) do not drown what is smooth; 0 is the squared loss throughout.
+      num_inputs: I, exogenous inputs that the action encoder sees beside the action. Where there
+        are any, an action is the vector concat(one-hot or continuous action, inputs),
+        `[action_size + I]` in raw units, see `inputs.join_inputs`.
+      normalize_actions: Scale continuous actions and inputs by their statistics in the data, so
+        that no unit drowns another.
+      lags: L. An observation is a window: the last L values of each of D coordinates, newest first,
+        and after them the L - 1 encoded actions between them, newest first. The newest values are
+        predicted, all others move down.
     """
 
     num_agents: int
@@ -69,6 +78,9 @@ class FactorConfig:
     agent_start: float | None = None
     agent_penalty: float = 0.0
     huber: float = 0.0
+    num_inputs: int = 0
+    normalize_actions: bool = False
+    lags: int = 1
 
     def __post_init__(self) -> None:
         """Refuses what would silently be another choice."""
@@ -81,24 +93,52 @@ class FactorConfig:
                 f"to {self.obs_size - 1}"
             )
 
+        newest, rest = divmod(self.obs_size - self._past_actions, max(self.lags, 1))
+        if self.lags < 1 or newest < 1 or rest:
+            raise ValueError(
+                f"obs_size is {self.obs_size} with {self.lags} lags: a window is all lags of the "
+                f"coordinates and {self.action_input_size} numbers for each action between them"
+            )
+
     @property
     def input_size(self) -> int:
-        """Numbers that the state encoder sees, I."""
+        """Numbers that the state encoder sees."""
         return self.obs_size + len(self.angles)
+
+    @property
+    def target_size(self) -> int:
+        """Numbers that are predicted, D."""
+        return (self.obs_size - self._past_actions) // self.lags
+
+    @property
+    def _past_actions(self) -> int:
+        return (self.lags - 1) * self.action_input_size
+
+    @property
+    def action_input_size(self) -> int:
+        """Numbers that the action encoder sees, E: a one-hot or continuous action, and inputs."""
+        return self.action_size + self.num_inputs
+
+    @property
+    def tabular_actions(self) -> bool:
+        """Whether an action, inputs included, is one of `action_size` integers."""
+        return self.discrete and not self.num_inputs
 
 
 class FactorNormalizer(NamedTuple):
-    """Scaling of the state encoder's input and of the target.
+    """Scaling of the inputs of the encoders and of the target.
 
     Attributes:
-      obs: Of the state encoder's input, `[I]`.
-      delta: Of the target, next_obs - carry * obs.
+      obs: Of the state encoder's input, `[input_size]`.
+      delta: Of the target, next_obs - carry * obs, `[D]`.
       carry: `[D]`, 1 where the target is a difference and 0 where it is the next value itself.
+      actions: Of the action encoder's input, `[E]`; None where actions are not scaled.
     """
 
     obs: Normalizer
     delta: Normalizer
     carry: jax.Array
+    actions: Normalizer | None = None
 
 
 class FactorNetwork(nn.Module):
@@ -117,14 +157,15 @@ class FactorNetwork(nn.Module):
         self.state_trunk = trunk(c)
         head_init = uniform_fan_in(c.state_features[-1] + c.skip * c.input_size)
         self.state_head = nn.Dense(
-            c.obs_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head",
+            c.target_size * c.rank, kernel_init=head_init, bias_init=head_init, name="state_head",
             dot_general=dot_general,
         )  # fmt: skip
         self.action_encoder = MLP((*c.action_features, c.rank), c.activation)
 
     def agent_factors(self, agent: jax.Array) -> jax.Array:
         """u(n): `[...] -> [..., r]`."""
-        row = self.agent_encoder(agent)
+        # flax's own lookup refuses a scalar index into a table of one row.
+        row = jnp.take(self.agent_encoder.embedding, agent, axis=0)
         return row + self.agent_bias.reshape((1,) * (row.ndim - 1) + (-1,))
 
     def state_features(self, inputs: jax.Array) -> jax.Array:
@@ -135,10 +176,10 @@ class FactorNetwork(nn.Module):
     def state_factors(self, inputs: jax.Array) -> jax.Array:
         """v(s): scaled `[..., I] -> [..., D, r]`."""
         flat = self.state_head(self.state_features(inputs))
-        return flat.reshape(*flat.shape[:-1], self.config.obs_size, self.config.rank)
+        return flat.reshape(*flat.shape[:-1], self.config.target_size, self.config.rank)
 
     def action_factors(self, actions: jax.Array) -> jax.Array:
-        """w(a): `[...]` int32 or `[..., A] -> [..., r]`."""
+        """w(a): `[...]` int32 or `[..., E]`, scaled by `scale_actions`, `-> [..., r]`."""
         return self.action_encoder(encode(self.config, actions))
 
     def __call__(self, agent: jax.Array, inputs: jax.Array, actions: jax.Array) -> jax.Array:
@@ -181,6 +222,39 @@ def state_inputs(config: FactorConfig, obs: jax.Array) -> jax.Array:
     return jnp.concatenate([obs.at[..., angles].set(jnp.sin(turned)), jnp.cos(turned)], axis=-1)
 
 
+def newest(config: FactorConfig, obs: jax.Array) -> jax.Array:
+    """The newest value of each coordinate, `[..., obs_size] -> [..., D]`."""
+    return obs if config.lags == 1 else obs[..., : config.target_size]
+
+
+def advance(
+    config: FactorConfig, obs: jax.Array, next_newest: jax.Array, action: jax.Array
+) -> jax.Array:
+    """The next window: all values and actions move down by one, the oldest drop out.
+
+    Args:
+      config: Sizes, with more than one lag.
+      obs: `[obs_size]`.
+      next_newest: `[D]`.
+      action: `[E]`, the encoded action in raw units that led there.
+
+    Returns:
+      `[obs_size]`.
+    """
+    split, width = config.target_size * config.lags, config.action_input_size
+    values, actions = obs[: split - config.target_size], obs[split : obs.size - width]
+    return jnp.concatenate([next_newest, values, action, actions])
+
+
+def scale_actions(
+    config: FactorConfig, normalizer: Normalizer | None, actions: jax.Array
+) -> jax.Array:
+    """Actions as the action encoder takes them: scaled `[..., E]`; integers stay as they are."""
+    if config.tabular_actions or normalizer is None:
+        return actions
+    return normalizer_lib.apply(normalizer, actions)
+
+
 def encode(config: FactorConfig, actions: jax.Array) -> jax.Array:
-    """Float inputs of the action encoder: one-hot if discrete, the action itself otherwise."""
-    return jax.nn.one_hot(actions, config.action_size) if config.discrete else actions
+    """Float inputs of the action encoder: one-hot if integers, the vector itself otherwise."""
+    return jax.nn.one_hot(actions, config.action_size) if config.tabular_actions else actions

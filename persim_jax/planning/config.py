@@ -10,6 +10,7 @@ from persim_jax import mesh
 from persim_jax.planning.cem import cem
 from persim_jax.planning.icem import icem
 from persim_jax.planning.mppi import mppi
+from persim_jax.planning.risk import RISKS
 from persim_jax.planning.samplers import Sampler, random_shooting
 from persim_jax.types import Spec
 
@@ -41,6 +42,9 @@ class PlannerConfig:
       noise_beta: Exponent of the spectrum f^-beta of the noise of `icem` and `mppi`; 0 is white.
       keep_fraction: Share of its elites that `icem` keeps for the next round and decision.
       temperature: Of `mppi`, in spreads of the scores; see `persim_jax.planning.mppi.path_weights`.
+      risk: What a candidate is worth where members disagree about its return: "mean" over members,
+        as in the paper, the "worst" of them, or "cvar", the mean of the worst share of them.
+      risk_level: That share, of "cvar".
     """
 
     sampler: str = "random_shooting"
@@ -56,6 +60,8 @@ class PlannerConfig:
     noise_beta: float = 0.25
     keep_fraction: float = 0.3
     temperature: float = 1.0
+    risk: str = "mean"
+    risk_level: float = 0.4
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
@@ -63,6 +69,8 @@ class PlannerConfig:
             raise ValueError(f"sampler {self.sampler!r} is unknown: use one of {SAMPLERS}")
         if self.propagate not in PROPAGATE:
             raise ValueError(f"propagate {self.propagate!r} is unknown: use one of {PROPAGATE}")
+        if self.risk not in RISKS:
+            raise ValueError(f"risk {self.risk!r} is unknown: use one of {RISKS}")
         _check_sizes(self)
         _check_numbers(self)
 
@@ -108,6 +116,8 @@ def _check_numbers(config: PlannerConfig) -> None:
         raise ValueError(f"keep_fraction is {c.keep_fraction}: a share is between 0 and 1")
     if not 0 < c.temperature < math.inf:
         raise ValueError(f"temperature is {c.temperature}: it must be positive")
+    if not 0 < c.risk_level <= 1:
+        raise ValueError(f"risk_level is {c.risk_level}: a share of members is above 0, at most 1")
 
 
 _FACTORIES: Mapping[str, Callable[[Spec, PlannerConfig], Sampler]] = {

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from persim_jax.models.base import DynamicsModel
+from persim_jax.planning import risk as risk_lib
 from persim_jax.planning.config import PlannerConfig as PlannerConfig
 from persim_jax.planning.config import make_sampler as make_sampler
 from persim_jax.planning.samplers import Sampler
@@ -31,8 +32,10 @@ def candidate_score(
     encoded: PyTree,
     bonus_weight: float,
     propagate: str = "members",
+    risk: str = "mean",
+    risk_level: float = 1.0,
 ) -> jax.Array:
-    """Return of one action sequence, averaged over members.
+    """Return of one action sequence, averaged over members or with another view of risk.
 
     Each member follows its own states; or, with `propagate="mean"`, each step starts all of them
     anew at the mean of their states, so that whatever else a model carries along is forgotten.
@@ -50,6 +53,9 @@ def candidate_score(
       encoded: The same, encoded, leaves `[H, ...]`.
       bonus_weight: Static; 0 leaves the bonus out of the program.
       propagate: Static, "members" or "mean".
+      risk: Static, see `persim_jax.planning.risk.over_members`. The bonus is no part of the return
+        and is averaged in any case.
+      risk_level: Static.
 
     Returns:
       Score `[]`.
@@ -75,7 +81,7 @@ def candidate_score(
     carry = (model.start(bound, obs), first, alive, jnp.zeros(model.num_members, obs.dtype))
     times = jnp.arange(actions.shape[0])
     (_, _, _, total), path = lax.scan(step, carry, (times, actions, encoded))
-    score = total.mean()
+    score = risk_lib.over_members(total, risk, risk_level)
     if bonus_weight:
         score = score + bonus_weight * jax.vmap(task.planning_bonus, in_axes=1)(path).mean()
     return score
@@ -112,7 +118,7 @@ def plan(
         encoded = model.encode_actions(bound, actions)
 
         def score(key: jax.Array, actions: jax.Array, encoded: PyTree) -> jax.Array:
-            options = (config.bonus_weight, config.propagate)
+            options = (config.bonus_weight, config.propagate, config.risk, config.risk_level)
             return candidate_score(key, model, bound, task, obs, actions, encoded, *options)
 
         return jax.vmap(score)(keys, actions, encoded)

@@ -54,6 +54,9 @@ def assert_equal(actual, expected):
     for field in dataclasses.fields(expected):
         if field.name != "info":
             value = getattr(actual, field.name)
+            if getattr(expected, field.name) is None:
+                assert value is None
+                continue
             assert isinstance(value, np.ndarray)
             assert value.dtype == getattr(expected, field.name).dtype
             np.testing.assert_array_equal(value, getattr(expected, field.name))

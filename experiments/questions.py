@@ -1,0 +1,210 @@
+"""What the launchers `query` and `plan` share: simulators, and questions to them in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from persim_jax.data.lags import Recent
+from persim_jax.data.tables import numbers, read_table
+from persim_jax.simulators import PersonalizedSimulators
+
+
+class Schedule(NamedTuple):
+    """What a file says of the steps ahead.
+
+    Attributes:
+      actions: `[T]` int or `[T, A]`; None where they were not asked for.
+      inputs: `[T, I]`; None for simulators without exogenous inputs.
+    """
+
+    actions: np.ndarray | None
+    inputs: np.ndarray | None
+
+
+def open_simulators(workdir: str | Path) -> PersonalizedSimulators:
+    """The simulators that `experiments.fit` left in a folder.
+
+    Raises:
+      FileNotFoundError: There are none.
+      ValueError: They were cut short or altered, or are of another version.
+    """
+    folder = Path(workdir) / "simulators"
+    if not (folder / "simulators.json").exists():
+        raise FileNotFoundError(
+            f"there are no simulators in {workdir}: fit some first, python -m experiments.fit "
+            f"--data=FILE --workdir={workdir}"
+        )
+    return PersonalizedSimulators.load(folder)
+
+
+def read_schedule(
+    path: str | Path,
+    simulators: PersonalizedSimulators,
+    with_actions: bool,
+    last: bool = True,
+) -> Schedule:
+    """Reads the steps ahead from a table with a row for each; other columns are left alone.
+
+    Inputs and continuous actions stand in columns of their names. Discrete actions stand in a
+    column `action`, or in the only one whose name begins so, by their names in the data.
+
+    Args:
+      path: CSV or Parquet.
+      simulators: Whose.
+      with_actions: Whether actions are read, too.
+      last: Whether the last row counts.
+
+    Raises:
+      FileNotFoundError: There is no such file.
+      ValueError: A column is missing, or a cell is no number or no action; says which.
+    """
+    table = read_table(Path(path))
+    if not last:
+        table = {name: cells[:-1] for name, cells in table.items()}
+    config, info = simulators.config, simulators.info
+    inputs = actions = None
+    if config.num_inputs:
+        names = info.input_names if info else tuple(f"input_{i}" for i in range(config.num_inputs))
+        inputs = _columns(path, table, names, "inputs")
+    if with_actions and config.discrete:
+        levels = info.action_names if info else ()
+        levels = levels or tuple(str(i) for i in range(config.action_size))
+        actions = _levels(path, table, levels)
+    elif with_actions:
+        names = info.action_names if info else ()
+        names = names or tuple(f"action_{i}" for i in range(config.action_size))
+        actions = _columns(path, table, names, "actions")
+    return Schedule(actions, inputs)
+
+
+def _columns(
+    path: str | Path, table: dict[str, np.ndarray], names: Sequence[str], what: str
+) -> np.ndarray:
+    """Columns of numbers, `[T, K]`."""
+    found = []
+    for name in names:
+        if name not in table:
+            raise ValueError(
+                f"{path} has no column {name!r}: the {what} of these simulators are "
+                f"{', '.join(names)}, and the file has {', '.join(table)}"
+            )
+        values, _ = numbers(table[name])
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            raise ValueError(
+                f"row {bad[0] + 1} of {path}, column {name!r}: {str(table[name][bad[0]])!r} is no "
+                f"finite number ({len(bad)} such cells): give one for each step"
+            )
+        found.append(values)
+    return np.stack(found, axis=-1).astype(np.float32)
+
+
+def _levels(path: str | Path, table: dict[str, np.ndarray], levels: Sequence[str]) -> np.ndarray:
+    """A column of discrete actions as integers, `[T]`."""
+    columns = [n for n in table if n == "action"] or [n for n in table if n.startswith("action")]
+    if len(columns) != 1:
+        raise ValueError(
+            f"{path} has {len(columns)} columns whose name begins with action: it needs one, "
+            f"'action'; it has {', '.join(table)}"
+        )
+    cells = table[columns[0]]
+    names = [c.strip() if isinstance(c, str) else f"{c:g}" for c in cells.tolist()]
+    for row, name in enumerate(names, 1):
+        if name not in levels:
+            raise ValueError(
+                f"row {row} of {path}, column {columns[0]!r}: no agent ever took the action "
+                f"{name!r}; the data know {', '.join(levels)}"
+            )
+    return np.asarray([list(levels).index(name) for name in names], np.int32)
+
+
+def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
+    """A state from a command line: numbers, or a table whose last rows are the agent's history.
+
+    Args:
+      text: "a,b,c", the coordinates; or the path of a table with a row for each moment in order of
+        time, in the columns of the data. A model with lags needs such a table, with actions and
+        inputs (those of the last row are not used). None stays None: where the agent was last seen.
+      simulators: Whose.
+
+    Returns:
+      What `PersonalizedSimulators.query` takes as `obs`.
+
+    Raises:
+      FileNotFoundError: It is neither numbers nor a file.
+      ValueError: There are too few or odd numbers, or a column is missing.
+    """
+    if text is None:
+        return None
+    config, info = simulators.config, simulators.info
+    names = info.target_names if info else tuple(f"obs_{i}" for i in range(config.target_size))
+    try:
+        flat = np.asarray([float(part) for part in text.split(",")], np.float32)
+    except ValueError:
+        rows = _columns(text, read_table(Path(text)), names, "states")
+        if config.lags == 1:
+            return rows[-1]
+        past = read_schedule(text, simulators, with_actions=True, last=False)
+        return Recent(rows, np.asarray(past.actions), past.inputs)
+    if config.lags > 1:
+        raise ValueError(
+            f"--state is {text}: these simulators look at the last {config.lags} moments and at "
+            "what was done in between; give a table of them, with the columns of the data"
+        )
+    if flat.size != len(names):
+        raise ValueError(f"--state has {flat.size} numbers: a state is {', '.join(names)}")
+    return flat
+
+
+def trusted_steps(workdir: str | Path, agent: str | int) -> tuple[int | None, str]:
+    """Up to how many steps validation trusts an agent's simulator, and what to say about it.
+
+    Returns:
+      Steps, or None where there is no limit or nothing is known; and a sentence, empty where the
+      simulator is trusted.
+    """
+    path = Path(workdir) / "verdict.json"
+    if not path.exists():
+        return None, (
+            f"nobody has checked these simulators: python -m experiments.validate "
+            f"--workdir={workdir} does"
+        )
+    agents = json.loads(path.read_text(encoding="utf8"))["agents"]
+    found = agents.get(str(agent))
+    if found is None:
+        return None, f"the verdict in {path} does not speak of agent {agent}"
+    if found["verdict"] == "trust":
+        return None, ""
+    if found["verdict"] == "do_not_trust":
+        return 0, f"validation says not to trust the simulator of agent {agent}: see {path}"
+    steps = int(found["steps"])
+    return steps, f"validation trusts the simulator of agent {agent} for {steps} steps, no longer"
+
+
+def action_cells(
+    simulators: PersonalizedSimulators, actions: np.ndarray
+) -> tuple[list[str], list[list[Any]]]:
+    """Header and rows of the actions `[T]` or `[T, A]` as the data name them."""
+    info, config = simulators.info, simulators.config
+    names = list(info.action_names) if info else []
+    actions = np.asarray(actions)
+    if config.discrete:
+        return ["action"], [[names[a] if names else int(a)] for a in actions.tolist()]
+    names = names or [f"action_{i}" for i in range(config.action_size)]
+    return names, [[float(x) for x in row] for row in actions]
+
+
+def agent_of(simulators: PersonalizedSimulators, text: str) -> str | int:
+    """An agent's name, or its id where agents have none.
+
+    Raises:
+      KeyError: There is no such agent.
+    """
+    row = simulators.row_of(text)
+    names = simulators.agent_names
+    return names[row] if names else int(np.asarray(simulators.agent_ids)[row])

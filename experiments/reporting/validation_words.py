@@ -1,0 +1,149 @@
+"""What a validation says, in words for a reader who is no specialist."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from persim_jax.validation.config import ValidationConfig
+from persim_jax.validation.errors import Heterogeneity
+from persim_jax.validation.intervals import Coverage
+from persim_jax.validation.judgement import Findings, PartFindings
+from persim_jax.validation.procedure import PERSISTENCE, PERSONALIZED, POOLED
+from persim_jax.validation.verdicts import DO_NOT_TRUST, TRUST, TRUST_UP_TO, AgentVerdict
+
+WORDS = {
+    TRUST: "trust",
+    TRUST_UP_TO: "trust up to {steps} steps",
+    DO_NOT_TRUST: "do not trust",
+}
+
+
+def headline(findings: Findings) -> str:
+    """The verdict on all agents in one sentence."""
+    counts = Counter(verdict.verdict for verdict in findings.verdicts)
+    total = len(findings.verdicts)
+    parts = [f"{counts[TRUST]} of {total} agents can be trusted for every step that was tested"]
+    if counts[TRUST_UP_TO]:
+        parts.append(f"{counts[TRUST_UP_TO]} up to some number of steps")
+    if counts[DO_NOT_TRUST]:
+        parts.append(f"{counts[DO_NOT_TRUST]} should not be trusted")
+    return ", ".join(parts) + "."
+
+
+def sentences(findings: Findings, config: ValidationConfig) -> list[str]:
+    """What stands below the headline: errors, gain, intervals, support."""
+    found = [
+        _error(findings.tails, "the last part of records, which training did not see"),
+        _error(
+            findings.unseen,
+            f"agents that training never saw, from their first {config.transitions} steps",
+        ),
+        heterogeneity_sentence(findings.tails.gain),
+        _intervals(findings.unseen, config),
+    ]
+    far = findings.tails.outside
+    found.append(
+        f"{far:.0%} of the steps that were predicted are unlike anything in the data; there a "
+        "simulator guesses beyond what it has seen."
+    )
+    return found
+
+
+def _error(part: PartFindings, what: str) -> str:
+    curves = part.errors
+    last = int((part.windows > 0).sum())
+    ours, still, pooled = (
+        float(curves[name][last - 1]) for name in (PERSONALIZED, PERSISTENCE, POOLED)
+    )
+    return (
+        f"After {last} simulated steps on {what}, the error is {_share(ours)} of a value's usual "
+        f"spread; assuming that nothing changes gives {_share(still)}, one simulator for all "
+        f"agents {_share(pooled)} ({part.num_agents} agents)."
+    )
+
+
+def _share(ratio: float) -> str:
+    if ratio >= 10:
+        return "more than ten times"
+    return f"{ratio:.1%}" if ratio < 0.1 else f"{ratio:.0%}"
+
+
+def heterogeneity_sentence(gain: Heterogeneity) -> str:
+    """Whether agents differ in a way that personalization uses."""
+    interval = f"95 % interval {gain.low:.0%} to {gain.high:.0%}, {gain.num_agents} agents"
+    if gain.found:
+        return (
+            f"Agents differ, and it pays to know how: personal simulators err {gain.gain:.0%} less "
+            f"than one simulator for all ({interval})."
+        )
+    return (
+        "No difference between agents was found: personal simulators do not err less than one "
+        f"simulator for all (by {gain.gain:.0%}; {interval}). One simulator for all would do."
+    )
+
+
+def _intervals(part: PartFindings, config: ValidationConfig) -> str:
+    level = max(config.levels)
+    pairs = [
+        (old, new)
+        for old, new in zip(part.before, part.after, strict=True)
+        if new.level == level and math.isfinite(new.share)
+    ]
+    if not pairs:
+        return "There were too few steps to test intervals."
+    told = "; ".join(
+        f"{_steps(new.step)}: {old.share:.0%}, rescaled {new.share:.0%}" for old, new in pairs
+    )
+    return f"Intervals that should hold {level:.0%} of new agents' values hold, at {told}."
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def verdict_words(verdict: AgentVerdict) -> str:
+    """The verdict on one agent."""
+    return WORDS[verdict.verdict].format(steps=verdict.steps)
+
+
+def coverage_line(found: Coverage) -> str:
+    """One share with its interval and count."""
+    if not math.isfinite(found.share):
+        return "no step that far"
+    return f"{found.share:.1%} ({found.low:.1%} to {found.high:.1%})"
+
+
+def how_judged(findings: Findings, config: ValidationConfig) -> list[str]:
+    """How the numbers came about, step by step."""
+    return [
+        f"The last {config.tail_share:.0%} of each record and, at random, {config.agent_share:.0%} "
+        "of all agents were laid aside. Simulators were fitted again to the rest with the same "
+        "choices.",
+        f"Paths of up to {findings.horizon} steps were then simulated without looking: given where "
+        "a path starts and the actions, and nothing else. What really happened was compared.",
+        f"An agent that was laid aside shows its first {config.transitions} steps, from which its "
+        "simulator is made in closed form; the steps after these are predicted.",
+        "Errors are in usual spreads (standard deviations) of each value over all data, so that "
+        "100 % is about the error of always guessing the average.",
+        "Three rivals show what is easy: nothing changes; one simulator of the same kind and "
+        "training for all agents; and for each agent a simple model of its own record alone.",
+        "Intervals around a prediction were widened or narrowed by what was seen on one half of "
+        "the agents and tested on the other half.",
+        "All intervals of numbers on this page are 95 % intervals from drawing agents anew, since "
+        "values of one agent are not independent of each other.",
+    ]
+
+
+def thresholds(config: ValidationConfig) -> list[str]:
+    """The rules behind verdicts."""
+    trust = config.trust
+    return [
+        f"A simulator is trusted up to the largest number of steps over which its error stays "
+        f"below {trust.max_error:.0%} of a value's usual spread and below that of assuming that "
+        f"nothing changes (unless it is below {trust.negligible:.0%} anyway).",
+        f"Fewer than {trust.min_steps} steps, more than {trust.max_outside:.0%} of steps unlike "
+        f"the data, or less than {trust.min_coverage:.0%} of values in the rescaled "
+        f"{max(config.levels):.0%} intervals mean: do not trust, unless the "
+        f"error is below {trust.negligible:.0%} all the same.",
+    ]

@@ -1,0 +1,70 @@
+"""Transitions as a regression on factors takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from persim_jax.data.dataset import OfflineDataset
+from persim_jax.models.base import History
+from persim_jax.models.factor_network import FactorConfig
+from persim_jax.types import Transitions
+
+
+def evidence_of(data: OfflineDataset | Transitions) -> History:
+    """Transitions as a regression takes them: leaves `[N, T, ...]`, or `[1, B, ...]` of one agent.
+
+    Raises:
+      ValueError: Flat transitions are of several agents.
+    """
+    if isinstance(data, OfflineDataset):
+        obs = jnp.asarray(data.obs)
+        actions, mask = jnp.asarray(data.encoded_actions()), jnp.asarray(data.mask)
+        return History(obs[:, :-1], actions, obs[:, 1:], mask)
+    found = np.unique(np.asarray(data.agent))
+    if len(found) > 1:
+        raise ValueError(
+            f"the transitions are of {len(found)} agents, {first_few(found)}: give those of one, "
+            "or an OfflineDataset of several newcomers"
+        )
+    obs, actions, next_obs = (
+        jnp.asarray(leaf)[None] for leaf in (data.obs, data.actions, data.next_obs)
+    )
+    return History(obs, actions, next_obs, jnp.ones(obs.shape[:2], bool))
+
+
+def check_evidence(config: FactorConfig, evidence: History) -> None:
+    """Refuses transitions that do not fit the model.
+
+    Raises:
+      ValueError: A shape does not fit, a value is not finite or an action does not exist.
+    """
+    leading, integers = evidence.mask.shape, config.tabular_actions
+    wanted: dict[str, tuple[int, ...]] = {
+        "obs": (*leading, config.obs_size),
+        "next_obs": (*leading, config.obs_size),
+        "actions": leading if integers else (*leading, config.action_input_size),
+    }
+    for name, shape in wanted.items():
+        found = getattr(evidence, name)
+        if found.shape != shape:
+            raise ValueError(
+                f"{name} of the transitions has shape {found.shape[1:]}: {shape[1:]} is due"
+            )
+        bad = np.argwhere(~np.isfinite(np.asarray(found)))
+        if len(bad):
+            raise ValueError(f"{name} of transition {bad[0, 1]} is not finite: leave it out")
+    if integers and evidence.actions.size:
+        low, high = int(evidence.actions.min()), int(evidence.actions.max())
+        if low < 0 or high >= config.action_size:
+            raise ValueError(
+                f"actions reach from {low} to {high}: they must be 0 to {config.action_size - 1}"
+            )
+
+
+def first_few(values: Any) -> str:
+    """The first few of some values, for a message."""
+    flat = np.asarray(values).reshape(-1).tolist()
+    return ", ".join(map(str, flat[:5])) + (", ..." if len(flat) > 5 else "")
