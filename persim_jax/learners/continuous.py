@@ -1,4 +1,4 @@
-"""What continuous BCQ, SAC and CQL share: unit actions, two critics, one optimiser for each part."""
+"""What continuous BCQ, SAC and CQL share: unit actions, two critics, Adam for each part."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import chex
@@ -174,7 +175,8 @@ def init_sac(spec: Spec, config: SACConfig, key: jax.Array) -> SACState:
     actor_key, critic_key = jax.random.split(key)
     actor = MLP((*config.hidden, 2 * spec.action_size)).init(actor_key, jnp.zeros(spec.obs_size))
     critics = continuous.init_critics(critic_key, config.hidden, spec)
-    log_temperature = jnp.log(jnp.asarray(config.temperature))
+    # Not weakly typed, which would compile the second update anew.
+    log_temperature = jnp.full((), math.log(config.temperature), jnp.float32)
     return SACState(
         actor=actor,
         critics=critics,
