@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 # What is searched, the whole of it.
 GRID: dict[str, dict[str, tuple[float, ...]]] = {
-    "bcq": {"threshold": (0.0, 0.1, 0.3, 0.6, 0.9)},
-    "cql": {"weight": (0.1, 0.5, 1.0, 4.0)},
+    "bcq": {"threshold": (0.1, 0.3, 0.6)},
+    "cql": {"weight": (0.1, 1.0, 4.0)},
 }
-STEPS = (5_000, 10_000, 20_000, 40_000)
+STEPS = (5_000, 10_000, 20_000)
 CONTINUOUS_GRID: dict[str, dict[str, tuple[float, ...]]] = {
     "bcq": {"perturbation": (0.05,)},
     "cql": {"weight": (5.0,)},

@@ -43,7 +43,7 @@ def offline_settings(config: Mapping[str, Any], name: str) -> OfflineSettings:
     train = dict(section["train"]) | {"num_steps": own.pop("num_steps")}
     discrete = envs.make(config["environment"], config["backend"]).spec.discrete
     fields = dict(section[about.learner]["shared"]) | own
-    kind = CONFIGS[about.learner, discrete]
+    kind: Any = CONFIGS[about.learner, discrete]
     return OfflineSettings(
         learner=typed(kind, fields, f"{where}.{about.learner}"),
         train=typed(OfflineConfig, train, f"{where}.train"),

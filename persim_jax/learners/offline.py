@@ -56,15 +56,15 @@ class OfflineConfig:
 
 
 class Lanes(NamedTuple):
-    """Which rows of the data each lane learns from: `first` to `first + count - 1`.
+    """Which rows of the data each lane learns from: `first` to `first + size - 1`.
 
     Attributes:
       first: `[L]` int32.
-      count: `[L]` int32, at least 1.
+      size: `[L]` int32, at least 1.
     """
 
     first: jax.Array
-    count: jax.Array
+    size: jax.Array
 
 
 class OfflineState(NamedTuple):
@@ -141,10 +141,10 @@ def _chunk(
     step = state.step + config.chunk
 
     def one(xs: Any) -> tuple[LearnerState, jax.Array, Metrics]:
-        key, before, diverged_at, first, count = xs
+        key, before, diverged_at, first, size = xs
         places_key, update_key = jax.random.split(jax.random.fold_in(key, step))
         # All places at once: many small draws take longer than the steps of a small network.
-        places = jax.random.randint(places_key, (config.chunk, config.batch_size), 0, count)
+        places = jax.random.randint(places_key, (config.chunk, config.batch_size), 0, size)
 
         def update(state: LearnerState, xs: Any) -> tuple[LearnerState, Metrics]:
             places, key = xs
@@ -162,7 +162,7 @@ def _chunk(
         means = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics)
         return kept, jnp.where(good, jnp.asarray(GOOD, jnp.int32), stopped_at), means
 
-    xs = (keys, state.learner, state.diverged_at, lanes.first, lanes.count)
+    xs = (keys, state.learner, state.diverged_at, lanes.first, lanes.size)
     mapped = (
         jax.lax.map(one, xs, batch_size=None if width == 1 else width)
         if width
@@ -180,9 +180,9 @@ def _check_lanes(data: Transitions, lanes: Lanes) -> None:
             "function of observation, action and next observation gives"
         )
     rows = data.rewards.shape[0]
-    for index, (first, count) in enumerate(zip(lanes.first, lanes.count, strict=True)):
-        if count < 1 or first < 0 or first + count > rows:
+    for index, (first, size) in enumerate(zip(lanes.first, lanes.size, strict=True)):
+        if size < 1 or first < 0 or first + size > rows:
             raise ValueError(
-                f"lane {index} has {int(count)} transitions from row {int(first)} on, the data "
+                f"lane {index} has {int(size)} transitions from row {int(first)} on, the data "
                 f"have {rows} rows: give each lane at least one, and rows that exist"
             )

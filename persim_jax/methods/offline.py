@@ -1,4 +1,4 @@
-"""BCQ and CQL as methods: one policy for all agents, one for each, one with synthetic data for each.
+"""BCQ and CQL as methods: one policy for all agents, or for each, or with synthetic data for each.
 
 `bcq_p`, `cql_p` learn one policy from the trajectories of all agents, who are not told apart.
 `bcq_a`, `cql_a` learn one policy for each agent from its single trajectory. `persim_bcq_5` and the
@@ -81,7 +81,7 @@ class OfflineSettings(NamedTuple):
       train: Settings of the loop.
       agents: Rows of the agents that get a policy of their own, `[L]`; not read by `-P`.
       normalize: Whether a learner sees observations scaled to mean 0 and deviation 1 in its data.
-      synthetic: Synthetic trajectories of those agents, leaves `[L, S, ...]`, if the method has any.
+      synthetic: Synthetic trajectories of those agents, leaves `[L, S, ...]`, if there are any.
     """
 
     learner: LearnerConfig
@@ -214,11 +214,11 @@ def _check_rewards(dataset: OfflineDataset) -> None:
         )
 
 
-def _flat(found: Trajectory) -> Transitions:
+def _flat(found: Any) -> Transitions:
     """The steps that were taken of trajectories with leaves `[S, ...]`."""
     rows, steps = np.nonzero(found.mask)
     return Transitions(
-        agent=np.zeros(len(rows), np.int32),
+        agent=jnp.zeros(len(rows), jnp.int32),
         obs=found.obs[rows, steps],
         actions=found.actions[rows, steps],
         rewards=found.rewards[rows, steps],
