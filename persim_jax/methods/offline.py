@@ -158,7 +158,7 @@ def fit(
     parts = lane_transitions(dataset, about, settings)
     fits = [_normalizer(part, settings.normalize) for part in parts]
     normalized = [_normalized(part, fit) for part, fit in zip(parts, fits, strict=True)]
-    data = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *normalized)
+    data = jax.tree.map(lambda *leaves: _padded(jnp.concatenate(leaves)), *normalized)
     counts = np.array([len(part.rewards) for part in parts], np.int32)
     lanes = Lanes(jnp.asarray(np.cumsum(counts) - counts, jnp.int32), jnp.asarray(counts))
     agents = (-1,) if about.view == POOLED else settings.agents
@@ -230,6 +230,16 @@ def _flat(found: Any) -> Transitions:
 def _joined(*parts: Transitions) -> Transitions:
     joined: Transitions = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return joined
+
+
+def _padded(leaf: jax.Array) -> jax.Array:
+    """Repeats the last row up to a power of two, so that datasets of many sizes share a program.
+
+    The rows that are added belong to no lane.
+    """
+    rows = leaf.shape[0]
+    missing = 2 ** (rows - 1).bit_length() - rows
+    return jnp.concatenate([leaf, jnp.repeat(leaf[-1:], missing, axis=0)])
 
 
 def _normalizer(part: Transitions, normalize: bool) -> Normalizer:
