@@ -125,6 +125,15 @@ class OfflinePolicies(flax.struct.PyTreeNode):
         return None if step < 0 else step
 
 
+def make_learner(spec: Spec, config: LearnerConfig) -> Learner:
+    """Builds the learner that a config is of.
+
+    Raises:
+      ValueError: Its kind of action is not the task's.
+    """
+    return _MAKE[type(config)](spec, config)
+
+
 def fit(
     key: jax.Array,
     dataset: OfflineDataset,
@@ -154,7 +163,7 @@ def fit(
     about, monitor = parse_name(name), monitor or Monitor()
     if about is None:
         raise ValueError(f"{name!r} is no offline learner: use bcq_p, cql_a, persim_bcq_5, ...")
-    learner = _MAKE[type(settings.learner)](spec, settings.learner)
+    learner = make_learner(spec, settings.learner)
     parts = lane_transitions(dataset, about, settings)
     fits = [_normalizer(part, settings.normalize) for part in parts]
     normalized = [_normalized(part, fit) for part, fit in zip(parts, fits, strict=True)]

@@ -247,7 +247,7 @@ def test_exploring_acts_at_random_among_all_actions():
 @pytest.mark.parametrize("make", [make_discrete_bcq, make_discrete_cql])
 def test_continuous_actions_are_refused(make):
     config = BCQ if make is make_discrete_bcq else CQL
-    with pytest.raises(ValueError, match="half_cheetah has continuous actions: discrete .* use mak"):
+    with pytest.raises(ValueError, match=r"half_cheetah has continuous actions: discrete .* use"):
         make(half_cheetah.SPEC, config)
 
 

@@ -78,7 +78,8 @@ def test_lanes_do_not_depend_on_each_other():
     together = train().learner
     for index in range(3):
         alone = Lanes(LANES.first[index : index + 1], LANES.size[index : index + 1])
-        same(lane(train(keys=KEYS[index : index + 1], lanes=alone).learner, 0), lane(together, index))
+        found = train(keys=KEYS[index : index + 1], lanes=alone)
+        same(lane(found.learner, 0), lane(together, index))
 
 
 def test_lanes_with_other_keys_or_data_differ():

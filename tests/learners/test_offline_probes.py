@@ -27,7 +27,7 @@ GREEDY = jnp.zeros(())
 
 
 def random_data(continuous, act=None):
-    """Two random steps of each episode of the six probes, `[6 * EPISODES * 2]`, terminated or not."""
+    """Random steps of the episodes of the six probes, one probe's after the other's."""
     env = probes.make(continuous)
 
     def one(key, probe):
@@ -79,12 +79,6 @@ CONFIGS = {
     "cql 0": (make_discrete_cql, DiscreteCQLConfig(**DISCRETE, weight=0.0)),
     "cql": (make_discrete_cql, DiscreteCQLConfig(**DISCRETE, weight=WEIGHT)),
 }
-
-
-@functools.cache
-def learned(name):
-    make, config = CONFIGS[name]
-    return make(probes.make(False).spec, config), config, None
 
 
 @functools.cache
