@@ -23,16 +23,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Before the first import of jax, which counts the cores that it may use.
-CORES = os.sched_getaffinity(0)
-os.sched_setaffinity(0, {max(CORES)})
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 from rich.console import Console
 
+from configs import cart_pole, mountain_car
 from experiments.progress import Display
 from experiments.records import RowContext, append_rows, make_row, read_rows
 from experiments.settings import stage_key
@@ -47,6 +44,7 @@ from persim_jax.normalizer import identity
 
 FLAGS = flags.FLAGS
 SIDE = pathlib.Path(__file__).with_name("d3rlpy_side.py")
+CORES = os.sched_getaffinity(0)
 SEEDS = 5
 SETTINGS: dict[str, Any] = {
     "hidden": (256, 256),
@@ -65,8 +63,8 @@ OWN_FIELDS = {"cql": ("weight",), "bcq": ("threshold", "logit_penalty")}
 def main(argv: Sequence[str]) -> None:
     """Runs both sides of every pair of environment and learner that has no rows yet."""
     del argv
-    from configs import cart_pole, mountain_car
-
+    # Before jax makes its first array and counts the cores that it may use.
+    os.sched_setaffinity(0, {max(CORES)})
     out = pathlib.Path(FLAGS.out)
     done = {(r["environment"], r["method"]) for r in (read_rows(out) if out.exists() else [])}
     for module in (mountain_car, cart_pole):
