@@ -198,9 +198,10 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console(width=100)
     with run.one_line_each():
-        trust = TrustConfig(
-            **{f.name: FLAGS[f.name].value for f in dataclasses.fields(TrustConfig)}
-        )
+        thresholds: dict[str, Any] = {
+            field.name: FLAGS[field.name].value for field in dataclasses.fields(TrustConfig)
+        }
+        trust = TrustConfig(**thresholds)
         numbers: dict[str, Any] = {name: FLAGS[name].value for name in _NUMBERS}
         config = ValidationConfig(trust=trust, **numbers)
         try:
