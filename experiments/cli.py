@@ -7,7 +7,6 @@ import csv
 import difflib
 import importlib
 import io
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from experiments import run as launcher
 from persim_jax.files import write_atomically
 
 
@@ -87,25 +87,22 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 @contextlib.contextmanager
 def one_line_each() -> Iterator[None]:
-    """Ends the program with one line where an error says what to do; warnings take a line each."""
+    """As the launcher of runs does it; unknown agents are errors of one line, warnings a line."""
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
-        tell("warning", str(message), "bold yellow")
+        warn(str(message))
 
-    # That there is no TPU is no news.
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    launcher.set_up_jax(True, None)
+    with warnings.catch_warnings(), launcher.one_line_each():
         warnings.simplefilter("default")
         warnings.showwarning = show
         try:
             yield
-        except (ValueError, FloatingPointError, OSError, KeyError) as error:
-            text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-            tell("error", " ".join(text.split()), "bold red")
-            raise SystemExit(1) from error
+        except KeyError as error:
+            raise ValueError(str(error.args[0])) from error
 
 
-def tell(kind: str, text: str, style: str) -> None:
+def warn(text: str) -> None:
     """A line on standard error."""
-    line = Text.assemble((f"{kind}: ", style), text)
+    line = Text.assemble(("warning: ", "bold yellow"), text)
     Console(stderr=True).print(line, soft_wrap=True, highlight=False)

@@ -4,7 +4,8 @@
         --reward=my_rewards:near_target --out=plan.csv
 
 `--reward=module:function` names a function `(obs [D], action, next_obs [D]) -> []` written with
-jax.numpy, in the units of the data; with lags obs holds the newest values first. `--risk=worst` or
+jax.numpy, in the units of the data; with lags obs holds the newest values first. `--reward=learned`
+takes one that is learned from the data's column of rewards. `--risk=worst` or
 `--risk=cvar` plans for the case that the members who expect least are right.
 """
 
@@ -48,7 +49,7 @@ def plan(
     Args:
       workdir: As in `experiments.query.query`.
       agent: Id or name.
-      reward: `module:function`.
+      reward: `module:function`, or "learned" from the data's column of rewards.
       steps: Decisions.
       out: CSV to write.
       state: See `experiments.questions.read_state`.
@@ -69,7 +70,7 @@ def plan(
     path = cli.refuse_existing(out)
     simulators = questions.open_simulators(workdir)
     name = questions.agent_of(simulators, agent)
-    wanted = cli.load_function(reward)
+    wanted, notes = questions.reward_of(reward, workdir, simulators)
     end = cli.load_function(terminated) if terminated else None
     simulators = simulators.with_reward(wanted, end, steps, *limits)
     schedule = questions.Schedule(None, None)
@@ -96,7 +97,7 @@ def plan(
         "reward_worst_member": episode.member_rewards.min(axis=0)[:taken],
     }
     write_answer(path, simulators, asked, answer, limit, rewards)
-    return episode, [*answer.notes, *filter(None, [verdict])]
+    return episode, [*notes, *answer.notes, *filter(None, [verdict])]
 
 
 def planner_of(discrete: bool, fields: Mapping[str, Any]) -> PlannerConfig:
@@ -117,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
             fields,
         )  # fmt: skip
     for note in notes:
-        cli.tell("warning", note, "bold yellow")
+        cli.warn(note)
     worst = float(np.asarray(episode.member_rewards).sum(axis=1).min())
     print(
         f"planned {int(episode.mask.sum())} steps for agent {FLAGS.agent}: return "
@@ -132,7 +133,7 @@ PLANNER_FLAGS = ("sampler", "num_candidates", "horizon", "risk", "risk_level")
 def _define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of experiments.fit.", required=True)
     flags.DEFINE_string("agent", None, "Whose simulator, by id or name.", required=True)
-    flags.DEFINE_string("reward", None, "module:function of the reward.", required=True)
+    flags.DEFINE_string("reward", None, "module:function, or learned.", required=True)
     flags.DEFINE_integer("steps", None, "Decisions ahead.", required=True, lower_bound=1)
     flags.DEFINE_string("out", None, "CSV to write; it must not exist.", required=True)
     flags.DEFINE_string("terminated", None, "module:function that ends an episode.")

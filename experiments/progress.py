@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from tensorboardX import SummaryWriter
 
-from experiments.workdir import LOG, Stopwatch, Workdir
+from experiments.workdir import LOG, Folder, Stopwatch
 from persim_jax import checkpoints
 from persim_jax.files import write_atomically
 from persim_jax.methods import Monitor
@@ -56,7 +56,7 @@ class Display:
 
     @contextlib.contextmanager
     def stage(
-        self, workdir: Workdir, name: str, total: int | None = None, goes_on: bool = False
+        self, workdir: Folder, name: str, total: int | None = None, goes_on: bool = False
     ) -> Iterator[Stage]:
         """Shows and times a stage.
 

@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> None:
             FLAGS.workdir, FLAGS.agent, FLAGS.actions, FLAGS.out, FLAGS.state, levels
         )
     for note in notes:
-        cli.tell("warning", note, "bold yellow")
+        cli.warn(note)
     print(f"wrote {answer.num_steps} steps of agent {FLAGS.agent} to {FLAGS.out}")
 
 

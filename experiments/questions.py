@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from persim_jax.data.lags import Recent
+from experiments import cli
+from persim_jax.data.lags import Recent, with_lags
+from persim_jax.data.storage import dataset_paths, load_dataset
 from persim_jax.data.tables import numbers, read_table
+from persim_jax.models.reward import learn_reward
 from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.types import RewardFn
+
+LEARNED = "learned"
+"""The reward that is no function of the user's but learned from the data."""
 
 
 class Schedule(NamedTuple):
@@ -159,6 +167,30 @@ def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
     if flat.size != len(names):
         raise ValueError(f"--state has {flat.size} numbers: a state is {', '.join(names)}")
     return flat
+
+
+def reward_of(
+    reference: str, workdir: str | Path, simulators: PersonalizedSimulators
+) -> tuple[RewardFn, list[str]]:
+    """A reward by name, or one that is learned from the data of a workdir.
+
+    Returns:
+      The reward, and what to know before relying on it.
+
+    Raises:
+      FileNotFoundError: It is to be learned and the data are not there.
+      ValueError: It cannot be imported or learned; says why.
+    """
+    if reference != LEARNED:
+        return cli.load_function(reference), []
+    path = Path(workdir) / "dataset" / "dataset"
+    if not dataset_paths(path)[1].exists():
+        raise FileNotFoundError(
+            f"there are no data in {workdir} to learn a reward from: give --reward=module:function"
+        )
+    data = with_lags(load_dataset(path), simulators.config.lags)
+    reward = learn_reward(jax.random.key(0), data)
+    return reward, [str(reward)]
 
 
 def trusted_steps(workdir: str | Path, agent: str | int) -> tuple[int | None, str]:

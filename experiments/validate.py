@@ -5,8 +5,9 @@
 
 Fits again with the same choices on a part of the data, judges that procedure by what was held out
 and leaves the simulators as they are. Takes the workdir of `experiments.fit` or of
-`experiments.run`. Writes `validation.html`, `verdict.json` and `validation_rows.jsonl`. The exit
-status is 0 whatever the verdict, 2 where there are too few agents or steps for one, 1 for errors.
+`experiments.run`. Writes `validation.html`, `verdict.json`, `calibration.json`, which rescales
+intervals, and `validation_rows.jsonl`. The exit status is 0 whatever the verdict, 2 where there are
+too few agents or steps for one, 1 for errors.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from absl import app, flags
 from rich.console import Console
 
 from experiments import run
+from experiments.fit import read_fit
 from experiments.records import Row, RowContext, append_rows, make_row
 from experiments.reporting.validation_page import to_page
 from experiments.reporting.validation_words import headline, sentences
@@ -32,6 +34,7 @@ from experiments.stamps import environment_stamp, jsonable
 from persim_jax.calibration import Calibration
 from persim_jax.calibration import save as save_calibration
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.lags import with_lags
 from persim_jax.data.storage import dataset_paths, load_dataset
 from persim_jax.files import write_atomically, write_json_atomically
 from persim_jax.methods.persim import PersimConfig
@@ -64,7 +67,17 @@ def read_procedure(workdir: Path) -> Procedure:
 
     Raises:
       FileNotFoundError: Nothing was fitted there.
+      ValueError: A file was cut short or altered, or is of another version.
     """
+    if (workdir / "choices.json").exists():
+        dataset, choices = read_fit(workdir)
+        settings = {
+            "environment": dataset.info.environment, "behavior": dataset.info.behavior,
+            "variant": "fit", "trial": 0, "seed": choices.seed,
+            "choices": dataclasses.asdict(choices),
+        }  # fmt: skip
+        lagged = with_lags(dataset, choices.lags)
+        return Procedure(lagged, choices.config(), choices.key(2), settings)
     path = workdir / "config.json"
     if not path.exists() or not dataset_paths(workdir / "dataset" / "dataset")[1].exists():
         raise FileNotFoundError(
@@ -198,12 +211,11 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console(width=100)
     with run.one_line_each():
-        thresholds: dict[str, Any] = {
+        limits: dict[str, Any] = {
             field.name: FLAGS[field.name].value for field in dataclasses.fields(TrustConfig)
         }
-        trust = TrustConfig(**thresholds)
         numbers: dict[str, Any] = {name: FLAGS[name].value for name in _NUMBERS}
-        config = ValidationConfig(trust=trust, **numbers)
+        config = ValidationConfig(trust=TrustConfig(**limits), **numbers)
         try:
             with jax.default_matmul_precision("highest"):
                 findings = validate(FLAGS.workdir, config, FLAGS.out, console)

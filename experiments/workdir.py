@@ -42,14 +42,55 @@ class Stopwatch:
 
     def lap(self) -> None:
         """Stores the time so far, so that a kill does not lose it."""
-        write_json_atomically(self._path, _read_json(self._path) | {self._stage: self.seconds})
+        write_json_atomically(self._path, read_json(self._path) | {self._stage: self.seconds})
 
 
-class Workdir:
-    """A run's folder.
+class Folder:
+    """A folder whose stages are timed.
 
     Attributes:
       path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str, goes_on: bool = False) -> Iterator[Stopwatch]:
+        """Stores a stage's wall time in `timings.json` once it has ended well.
+
+        Args:
+          stage: Name of the stage.
+          goes_on: Whether an earlier process did a part of it, so that its time counts too.
+        """
+        path = self.path / "timings.json"
+        watch = Stopwatch(path, stage, read_json(path).get(stage, 0.0) if goes_on else 0.0)
+        LOG.info("%s: started", stage)
+        yield watch
+        watch.lap()
+        LOG.info("%s: done in %.1f s", stage, watch.seconds)
+
+    def keep_config(self, config: Mapping[str, Any]) -> None:
+        """Stores what made the folder in its `config.json`.
+
+        Raises:
+          ValueError: It was made with another config; names the fields that differ.
+        """
+        stored = self.path / "config.json"
+        if stored.exists():
+            before = read_json(stored)
+            _refuse_other_config(self.path, _with_baselines(before, config), config)
+            if SECTION in config and SECTION not in before:
+                write_json_atomically(stored, config)
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_json_atomically(stored, config)
+
+
+class Workdir(Folder):
+    """A run's folder.
+
+    Attributes:
       config: The run's config as a plain dict.
       context: What all of its rows share.
       other_code: The code version that last worked here, if it was another than this one.
@@ -61,19 +102,11 @@ class Workdir:
         Raises:
           ValueError: It was made with another config; names the fields that differ.
         """
-        self.path = Path(path)
+        super().__init__(path)
         self.config: dict[str, Any] = jsonable(dict(config))
-        stored = self.path / "config.json"
-        if stored.exists():
-            before = _read_json(stored)
-            _refuse_other_config(self.path, _with_baselines(before, self.config), self.config)
-            if SECTION not in before:
-                write_json_atomically(stored, self.config)
-        else:
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_json_atomically(stored, self.config)
+        self.keep_config(self.config)
         stamp = jsonable(environment_stamp())
-        before = _read_json(self.path / "environment.json")
+        before = read_json(self.path / "environment.json")
         # A file that stays as it is keeps its time, by which `report_is_current` goes.
         if before != stamp:
             write_json_atomically(self.path / "environment.json", stamp)
@@ -114,21 +147,6 @@ class Workdir:
         """Adds rows, all or none."""
         append_rows(self.rows_path, rows)
 
-    @contextlib.contextmanager
-    def timed(self, stage: str, goes_on: bool = False) -> Iterator[Stopwatch]:
-        """Stores a stage's wall time in `timings.json` once it has ended well.
-
-        Args:
-          stage: Name of the stage.
-          goes_on: Whether an earlier process did a part of it, so that its time counts too.
-        """
-        path = self.path / "timings.json"
-        watch = Stopwatch(path, stage, _read_json(path).get(stage, 0.0) if goes_on else 0.0)
-        LOG.info("%s: started", stage)
-        yield watch
-        watch.lap()
-        LOG.info("%s: done in %.1f s", stage, watch.seconds)
-
     def report_is_current(self) -> bool:
         """Whether the report, whose HTML is written last, is newer than what it is made of."""
         report = self.path / "report.html"
@@ -146,6 +164,17 @@ def opened(path: str | Path, config: Mapping[str, Any]) -> Iterator[Workdir]:
     Raises:
       ValueError: It was made with another config, or another process works in it.
     """
+    with locked(path) as path:
+        yield Workdir(path, config)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[Path]:
+    """A folder for this process alone, made if missing, with a `log.txt`.
+
+    Raises:
+      ValueError: It is a file, or another process works in it.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: --workdir is a folder, made if missing")
@@ -154,8 +183,9 @@ def opened(path: str | Path, config: Mapping[str, Any]) -> Iterator[Workdir]:
         # What a kill left of files that were being written; nobody else writes here now.
         for leftover in filter(Path.is_file, path.rglob(".*.tmp")):
             leftover.unlink()
+        _log_to(path / "log.txt")
         try:
-            yield Workdir(path, config)
+            yield path
         except BaseException as error:
             LOG.error("%s", type(error).__name__, exc_info=True)
             raise
@@ -189,7 +219,7 @@ def _refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, A
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The named fields of a file; none if it is missing."""
     if not path.exists():
         return {}

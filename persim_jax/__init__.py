@@ -8,6 +8,8 @@ from persim_jax.data.storage import load_dataset as load_dataset
 from persim_jax.data.storage import save_dataset as save_dataset
 from persim_jax.methods.persim import PersimConfig as PersimConfig
 from persim_jax.methods.persim import fit as fit
+from persim_jax.personalization.newcomers import Newcomer as Newcomer
+from persim_jax.personalization.newcomers import Newcomers as Newcomers
 from persim_jax.planning.mpc import PlannerConfig as PlannerConfig
 from persim_jax.simulators import PersonalizedSimulator as PersonalizedSimulator
 from persim_jax.simulators import PersonalizedSimulators as PersonalizedSimulators
@@ -15,6 +17,8 @@ from persim_jax.training import TrainConfig as TrainConfig
 
 __all__ = [
     "DatasetInfo",
+    "Newcomer",
+    "Newcomers",
     "OfflineDataset",
     "PersimConfig",
     "PersonalizedSimulator",

@@ -107,6 +107,7 @@ class SimulatorUses:
         inputs: Any = None,
         levels: Sequence[float] = queries.LEVELS,
         calibration: Calibration | None = None,
+        is_known: bool = True,
     ) -> queries.Answer:
         """A counterfactual: what this agent would do under these actions, with intervals.
 
@@ -117,6 +118,7 @@ class SimulatorUses:
           inputs: `[T, I]`, or `[I]` where they stay the same, where the model has any.
           levels: Nominal coverage of the intervals.
           calibration: What validation found; without it intervals assume normal errors.
+          is_known: Whether the agent was in the data, or is a newcomer: their calibrations differ.
 
         Returns:
           The answer. What it says of its own limits is warned about, too.
@@ -126,7 +128,7 @@ class SimulatorUses:
           ValueError: A shape does not fit the model, a value is not finite, or there is no state to
             start from.
         """
-        answer = queries.ask(self, agent_id, actions, obs, inputs, levels, calibration)
+        answer = queries.ask(self, agent_id, actions, obs, inputs, levels, calibration, is_known)
         for note in answer.notes:
             warnings.warn(note, stacklevel=2)
         return answer

@@ -44,11 +44,22 @@ def factor_case(discrete):
     return Case(factor_model(config), factor_params(config), 3, 2 if discrete else 0, 2)
 
 
+def window_case():
+    """Two lags of two coordinates, two discrete actions and an input: 2 * 2 + 3 numbers."""
+    config = FactorConfig(
+        num_agents=3, obs_size=7, action_size=2, discrete=True, rank=2, state_features=(5,),
+        skip=True, ensemble_size=2, num_inputs=1, lags=2, normalize_actions=True,
+    )  # fmt: skip
+    # An action with its input is a vector.
+    return Case(factor_model(config), factor_params(config), 7, 0, 3)
+
+
 MODELS = {
     "mountain_car": lambda: true_case("mountain_car", [[0.0001], [0.001], [0.0035]]),
     "cart_pole": lambda: true_case("cart_pole", [[2.0, 0.5], [10.0, 0.2], [18.0, 0.8]]),
     "factor_discrete": lambda: factor_case(True),
     "factor_continuous": lambda: factor_case(False),
+    "factor_window": window_case,
 }
 
 
@@ -110,7 +121,7 @@ def test_double_precision_stays_double(name):
     assert stepper(case.model, wide, *query).dtype == jnp.float64
 
 
-@pytest.mark.parametrize("name", ["factor_discrete", "factor_continuous"])
+@pytest.mark.parametrize("name", ["factor_discrete", "factor_continuous", "factor_window"])
 def test_a_loss_has_a_value_and_a_gradient_for_each_member(name):
     case = MODELS[name]()
     agents, obs, actions = (np.stack([x, x]) for x in queries(case))

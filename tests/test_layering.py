@@ -51,6 +51,7 @@ LAYERS = {
     "persim_jax.methods": 4,
     "persim_jax.gymnasium_adapter": 2,
     "persim_jax.validation": 4,
+    "persim_jax.choices": 5,
 }
 
 # What each folder may import of ours.

@@ -20,7 +20,10 @@ from experiments.records import read_rows
 from experiments.tables import update_readme
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md")
+DOCUMENTS = (
+    "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md", "docs/own_data.md",
+    "docs/simulators.md",
+)  # fmt: skip
 FOLDERS = ("persim_jax", "envs", "configs", "experiments", "tests", "docs", "notebooks", "results")
 CONFIGS = {"mountain_car": mountain_car, "cart_pole": cart_pole, "half_cheetah": half_cheetah}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -22,6 +22,11 @@ LABELS = {
 SOFT = "#8a939e"
 
 
+def precise(share: float) -> str:
+    """A share in percent; one decimal where whole percents would round to a hundred."""
+    return f"{share:.1%}" if 0.99 < share < 1 else f"{share:.0%}"
+
+
 def plot_rivals(
     panels: Mapping[str, Mapping[str, ArrayLike]], path: str | os.PathLike[str]
 ) -> Figure:
@@ -38,10 +43,13 @@ def plot_rivals(
             for index, (name, values) in enumerate(curves.items()):
                 curve = np.asarray(values, float)
                 own.plot(
-                    np.arange(1, len(curve) + 1), curve, color=COLORS[index], dashes=(None, None),
-                    linestyle=DASHES[index], label=LABELS[name],
+                    np.arange(1, len(curve) + 1),
+                    curve,
+                    color=COLORS[index],
+                    linestyle=DASHES[index],
+                    label=LABELS[name],
                     linewidth=2.6 if name == "personalized" else 1.6,
-                )  # fmt: skip
+                )
             own.set(title=title, xlabel="steps simulated ahead", xlim=(1, None), yscale="log")
             own.axhline(1.0, color=SOFT, linewidth=0.9)
             own.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -129,7 +137,7 @@ def plot_gain(
                 markersize=9, capsize=6, linewidth=2.2,
             )  # fmt: skip
             axes.annotate(
-                f"{gain:.0%}", (gain, place), xytext=(0, 11), textcoords="offset points",
+                precise(gain), (gain, place), xytext=(0, 11), textcoords="offset points",
                 ha="center", color=color,
             )  # fmt: skip
         axes.axvline(0.0, color="#1B2A41", linewidth=1.2)

@@ -80,7 +80,8 @@ def _errors(findings: Findings) -> str:
         lambda path: plot_rivals(panels, path),
         "Errors grow with the number of simulated steps",
         "Lower is better; each line of the grid is ten times the one below. At the grey line, 1, a "
-        "simulation is no better than always guessing the average.",
+        "simulation is no better than always guessing the average. A line may fall where fewer "
+        "records are long enough to count.",
         "Lines of the error of the personal simulators and their three rivals over the steps.",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
+from experiments.figures.validation import precise
 from persim_jax.validation.config import ValidationConfig
 from persim_jax.validation.errors import Heterogeneity
 from persim_jax.validation.intervals import Coverage
@@ -27,7 +28,9 @@ def headline(findings: Findings) -> str:
     if counts[TRUST_UP_TO]:
         parts.append(f"{counts[TRUST_UP_TO]} up to some number of steps")
     if counts[DO_NOT_TRUST]:
-        parts.append(f"{counts[DO_NOT_TRUST]} should not be trusted")
+        untested = sum(not verdict.judged for verdict in findings.verdicts)
+        why = f", {untested} of them since their records leave nothing to test" if untested else ""
+        parts.append(f"{counts[DO_NOT_TRUST]} should not be trusted{why}")
     return ", ".join(parts) + "."
 
 
@@ -71,11 +74,12 @@ def _share(ratio: float) -> str:
 
 def heterogeneity_sentence(gain: Heterogeneity) -> str:
     """Whether agents differ in a way that personalization uses."""
-    interval = f"95 % interval {gain.low:.0%} to {gain.high:.0%}, {gain.num_agents} agents"
+    ends = f"{precise(gain.low)} to {precise(gain.high)}"
+    interval = f"95 % interval {ends}, {gain.num_agents} agents"
     if gain.found:
         return (
-            f"Agents differ, and it pays to know how: personal simulators err {gain.gain:.0%} less "
-            f"than one simulator for all ({interval})."
+            f"Agents differ, and it pays to know how: personal simulators err {precise(gain.gain)} "
+            f"less than one simulator for all ({interval})."
         )
     return (
         "No difference between agents was found: personal simulators do not err less than one "
@@ -139,11 +143,11 @@ def thresholds(config: ValidationConfig) -> list[str]:
     """The rules behind verdicts."""
     trust = config.trust
     return [
-        f"A simulator is trusted up to the largest number of steps over which its error stays "
-        f"below {trust.max_error:.0%} of a value's usual spread and below that of assuming that "
-        f"nothing changes (unless it is below {trust.negligible:.0%} anyway).",
-        f"Fewer than {trust.min_steps} steps, more than {trust.max_outside:.0%} of steps unlike "
-        f"the data, or less than {trust.min_coverage:.0%} of values in the rescaled "
-        f"{max(config.levels):.0%} intervals mean: do not trust, unless the "
-        f"error is below {trust.negligible:.0%} all the same.",
+        f"A simulator is trusted up to the largest number of steps, at least {trust.min_steps}, "
+        f"over which its error stays below {trust.max_error:.0%} of a value's usual spread and "
+        f"below that of assuming that nothing changes (unless it is below {trust.negligible:.0%} "
+        "anyway).",
+        f"More than {trust.max_outside:.0%} of steps unlike the data, or less than "
+        f"{trust.min_coverage:.0%} of values in the rescaled {max(config.levels):.0%} intervals, "
+        f"mean: do not trust, unless the error is below {trust.negligible:.0%} all the same.",
     ]

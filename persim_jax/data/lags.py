@@ -65,10 +65,7 @@ def with_lags(dataset: OfflineDataset, lags: int) -> OfflineDataset:
     if lags == 1:
         return dataset
     obs, mask = np.asarray(dataset.obs), np.asarray(dataset.mask)
-    # How many steps without a gap lead to each row, [N, T + 1].
-    before = np.zeros(obs.shape[:2], int)
-    for step in range(mask.shape[1]):
-        before[:, step + 1] = np.where(mask[:, step], before[:, step] + 1, 0)
+    before = runs_before(mask)
     whole = mask & (before[:, :-1] >= lags - 1)
     short = np.flatnonzero(~whole.any(axis=1))
     if len(short) > 0:
@@ -94,6 +91,14 @@ def with_lags(dataset: OfflineDataset, lags: int) -> OfflineDataset:
         terminated=np.asarray(dataset.terminated) & whole,
         info=info,
     )
+
+
+def runs_before(mask: np.ndarray) -> np.ndarray:
+    """How many steps without a gap lead to each row, `[N, T] -> [N, T + 1]`."""
+    before = np.zeros((len(mask), mask.shape[1] + 1), int)
+    for step in range(mask.shape[1]):
+        before[:, step + 1] = np.where(mask[:, step], before[:, step] + 1, 0)
+    return before
 
 
 def window_of(values: np.ndarray, actions: np.ndarray, lags: int) -> np.ndarray:

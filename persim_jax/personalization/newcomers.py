@@ -183,7 +183,10 @@ class Newcomer(flax.struct.PyTreeNode):
     @functools.cached_property
     def simulator(self) -> Any:
         """The simulator as a `PersonalizedSimulator` with M * P members."""
-        return self.newcomers.simulators(self.num_particles).for_agent(self.agent_id)
+        simulators = self.newcomers.simulators(self.num_particles)
+        # Simulators without facts of their data know no names.
+        named = simulators.info is not None
+        return simulators.for_agent(self.agent_id if named else int(self.newcomers.agent_ids[0]))
 
     def step(self, obs: jax.Array, action: jax.Array, inputs: Any = None) -> Any:
         """As `PersonalizedSimulators.step`; the members are M * P particles."""
@@ -249,7 +252,14 @@ def of_prior(
         raise ValueError(f"forgetting is {forgetting}: it must be above 0 and at most 1")
     prior, covariates = _priors(trained, len(agent_ids), covariates)
     start = jax.vmap(jax.vmap(posterior_lib.start))(prior)
-    return Newcomers(trained, start, agent_ids, covariates, jnp.asarray(forgetting), agent_names)
+    return Newcomers(
+        trained,
+        start,
+        agent_ids,
+        covariates,
+        jnp.asarray(forgetting, prior.mean.dtype),
+        agent_names,
+    )
 
 
 def required_noise(trained: Trained) -> jax.Array:
@@ -272,7 +282,7 @@ def _priors(trained: Trained, count: int, covariates: Any) -> tuple[FactorPrior,
     if covariates is None:
         prior = population_prior(trained.config, trained.params)
         spread = lambda leaf: jnp.broadcast_to(leaf[None], (count, *leaf.shape))  # noqa: E731
-        return jax.tree.map(spread, prior), jnp.zeros((count, known))
+        return jax.tree.map(spread, prior), jnp.zeros((count, known), prior.mean.dtype)
     given = jnp.asarray(covariates, trained.params.normalizer.obs.mean.dtype)
     if given.shape != (count, known):
         raise ValueError(

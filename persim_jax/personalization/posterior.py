@@ -51,7 +51,7 @@ class FactorPosterior(NamedTuple):
 
 def start(prior: FactorPrior) -> FactorPosterior:
     """The posterior without data, which is the prior."""
-    return FactorPosterior(prior, jnp.eye(prior.mean.shape[-1]), jnp.zeros_like(prior.mean))
+    return FactorPosterior(prior, _identity(prior.mean), jnp.zeros_like(prior.mean))
 
 
 def condition(
@@ -91,7 +91,7 @@ def condition(
     stacked = jnp.concatenate(
         [
             jnp.sqrt(kept) * _beside(posterior.root, posterior.shift),
-            jnp.sqrt(1 - kept) * _beside(jnp.eye(rank), jnp.zeros(rank)),
+            jnp.sqrt(1 - kept) * _beside(_identity(prior.mean), jnp.zeros_like(prior.mean)),
             _beside(rows.reshape(-1, rank), errors.reshape(-1)),
         ]
     )
@@ -106,6 +106,11 @@ def _beside(matrix: jax.Array, column: jax.Array) -> jax.Array:
     return jnp.concatenate([matrix, column[:, None]], axis=1)
 
 
+def _identity(vector: jax.Array) -> jax.Array:
+    """The identity in the size and precision of a vector `[r]`."""
+    return jnp.eye(vector.shape[-1], dtype=vector.dtype)
+
+
 def mean(posterior: FactorPosterior) -> jax.Array:
     """The expected factors, `[r]`."""
     z = solve_triangular(posterior.root, posterior.shift)
@@ -114,7 +119,7 @@ def mean(posterior: FactorPosterior) -> jax.Array:
 
 def covariance_root(posterior: FactorPosterior) -> jax.Array:
     """S `[r, r]` with S S^T the covariance of the factors."""
-    inverse = solve_triangular(posterior.root, jnp.eye(posterior.root.shape[-1]))
+    inverse = solve_triangular(posterior.root, _identity(posterior.shift))
     return posterior.prior.root @ inverse
 
 

@@ -13,10 +13,9 @@ class CannotJudgeError(ValueError):
 class TrustConfig:
     """Thresholds of the verdict on one agent; errors are in standard deviations of a coordinate.
 
-    An agent is trusted up to the largest h such that for each number of steps up to h the root mean
-    square error of its simulated steps is below `max_error`, and below that of assuming that
-    nothing changes. Fewer than `min_steps`, queries far from the data, or intervals that miss are
-    no trust.
+    An agent is trusted up to the largest h such that for each number of steps from `min_steps` to h
+    the root mean square error over these steps is below `max_error`, and below that of assuming
+    that nothing changes. Queries far from the data, or intervals that miss, are no trust.
 
     Attributes:
       max_error: Largest error over the first h steps.

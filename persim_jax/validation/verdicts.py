@@ -64,18 +64,22 @@ def judge(
         return AgentVerdict(agent, known, DO_NOT_TRUST, 0, 0, np.nan, np.nan, np.nan, reason)
     error, rival = (up_to(x)[:judged] for x in (squared, unchanged))
     good = (error <= config.max_error) & ((error <= rival) | (error <= config.negligible))
+    # Of one step alone chance says more than the simulator: the fewest steps are judged as one.
+    fewest = min(config.min_steps, judged)
+    good[:fewest] = good[fewest - 1]
     steps = judged if good.all() else int(good.argmin())
     far = float(np.average(outside, weights=there.sum(axis=1)))
     covered = float(np.nanmean(inside)) if not np.isnan(inside).all() else float("nan")
     verdict, reason = TRUST, ""
     if steps < judged:
         verdict = TRUST_UP_TO
+        end = max(steps + 1, fewest)
         reason = (
-            f"after {steps + 1} steps the error is {error[steps]:.2g} standard deviations"
-            if error[steps] > config.max_error
-            else f"at {steps + 1} steps assuming that nothing changes is as good"
+            f"over {end} steps the error is {error[end - 1]:.2g} standard deviations"
+            if error[end - 1] > config.max_error
+            else f"over {end} steps assuming that nothing changes is as good"
         )
-    if steps < min(config.min_steps, judged):
+    if steps < fewest:
         verdict = DO_NOT_TRUST
     # What was predicted well was predicted well, wherever it lies.
     matters = error[-1] > config.negligible

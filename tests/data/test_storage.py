@@ -1,6 +1,7 @@
 """A dataset comes back as it was saved, or loading says which file is wrong."""
 
 import dataclasses
+import hashlib
 import json
 import os
 
@@ -177,6 +178,19 @@ def test_a_sidecar_of_something_else_is_refused(copy, content):
     dataset_paths(copy)[1].write_text(content)
     with pytest.raises(CorruptFileError, match="json"):
         load_dataset(copy)
+
+
+def test_a_dataset_of_the_version_before_is_read(copy):
+    _, file = dataset_paths(copy)
+    sidecar = json.loads(file.read_text())
+    del sidecar["sidecar_sha256"]
+    sidecar["format"] = "persim_jax.OfflineDataset/1"
+    old = ("environment", "behavior", "obs_names", "covariate_names", "num_actions", "action_size")
+    sidecar["info"] = {name: sidecar["info"][name] for name in old}
+    content = json.dumps(sidecar, sort_keys=True)
+    sidecar["sidecar_sha256"] = hashlib.sha256(content.encode()).hexdigest()
+    file.write_text(json.dumps(sidecar))
+    assert_equal(load_dataset(copy), make_dataset())
 
 
 def test_missing_files_are_named(copy):

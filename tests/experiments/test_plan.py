@@ -4,12 +4,18 @@ import csv
 import sys
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import cli
 from experiments.plan import plan, planner_of
+from persim_jax.data.lags import with_lags
+from persim_jax.data.storage import save_dataset
+from persim_jax.models.reward import learn_reward
 from persim_jax.planning.config import PlannerConfig
+from tests.data.segmented import make_segmented
 from tests.users import recent, untrained
 
 REWARDS = """
@@ -92,6 +98,35 @@ def test_an_end_shortens_the_table_and_risk_is_the_planners(world):
         planned(out="other.csv", planner=FIELDS | {"risk": "best"})
     assert planner_of(True, {"risk": "cvar", "risk_level": None}) == PlannerConfig(risk="cvar")
     assert planner_of(False, {"horizon": 7}).sampler == "icem"
+
+
+def repeated(dataset, times):
+    """The same records several times over, with a gap in time between them."""
+
+    def steps(leaf):
+        padded = np.concatenate([leaf, np.zeros_like(leaf[:, :1])], axis=1)
+        return np.concatenate([padded] * times, axis=1)[:, :-1]
+
+    names = ("actions", "rewards", "terminated", "mask", "inputs")
+    more = {name: steps(np.asarray(getattr(dataset, name))) for name in names}
+    return dataset.replace(obs=np.concatenate([dataset.obs] * times, axis=1), **more)
+
+
+def test_a_reward_is_learned_from_the_data_of_the_workdir(world):
+    with pytest.raises(FileNotFoundError, match="no data in run to learn a reward from: give --re"):
+        planned(reward="learned")
+    data = repeated(make_segmented(), 6)
+    save_dataset(world / "run" / "dataset" / "dataset", data, {})
+    with pytest.raises(ValueError, match=r"all 48 rewards in the data are 0\.0: there is nothing"):
+        planned(reward="learned")
+    after = np.where(data.mask, data.obs[:, 1:, 1], 0).astype(np.float32)
+    save_dataset(world / "run" / "dataset" / "dataset", data.replace(rewards=after), {})
+    episode, notes = planned(reward="learned")
+    assert notes[0].startswith("learned reward, error")
+    learned = jax.jit(learn_reward(jax.random.key(0), with_lags(data.replace(rewards=after), 2)))
+    obs = episode.obs
+    expected = [learned(obs[t], jnp.asarray(episode.actions[t]), obs[t + 1]) for t in range(3)]
+    np.testing.assert_allclose(episode.rewards, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Validation of a workdir: what is written, what is said, and where nothing can be judged."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from rich.console import Console
 
 from configs import mountain_car
 from experiments import validate as module
-from experiments.records import read_rows
+from experiments.fit import FORMAT
+from experiments.records import RowContext, read_rows
+from experiments.reporting import validation_words as words
+from persim_jax.calibration import load as load_calibration
+from persim_jax.choices import Choices
+from persim_jax.data.lags import with_lags
 from persim_jax.data.storage import save_dataset
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.training import TrainConfig
@@ -26,7 +32,7 @@ SMALL = ValidationConfig(
 )
 MODEL = PersimConfig(
     rank=2,
-    train=TrainConfig(num_epochs=30, batch_size=64, learning_rate=2e-2),
+    train=TrainConfig(num_epochs=40, batch_size=64, learning_rate=2e-2),
     spare_members=0,
     state_features=(8,),
     ensemble_size=2,
@@ -37,6 +43,9 @@ GAINS = np.linspace(-0.6, 0.8, 30)
 def workdir_of(path, data):
     """A workdir as a run leaves it, with a smoke config."""
     config = mountain_car.get_config("smoke").to_dict()
+    config["model"] |= {"rank": 2, "state_features": [8], "agent_start": 1.0}
+    quick = {"num_epochs": 40, "batch_size": 64, "learning_rate": 2e-2, "polish_rounds": 0}
+    config["train"] |= quick
     path.mkdir(exist_ok=True)
     (path / "config.json").write_text(json.dumps(config))
     save_dataset(path / "dataset" / "dataset", data, {})
@@ -47,26 +56,13 @@ def workdir_of(path, data):
 
 @pytest.mark.slow
 @pytest.mark.optimizes
-def test_agents_that_differ_are_found_to_differ_and_others_are_not():
-    found = {}
-    for name, gains in (("differ", GAINS), ("alike", np.full(30, 0.3))):
-        data = line_data(gains, steps=50, noise=0.02, seed=1)
-        findings = conclude(gather(jax.random.key(0), data, MODEL, SMALL), SMALL)
-        found[name] = findings
-        # One step is as noisy as the data are: its error is known.
-        curve = findings.unseen.errors["personalized"]
-        assert 0.7 < curve[0] * 2**0.5 * np.asarray(data.obs)[..., 0].std() / 0.02 < 2.5
-    differ, alike = found["differ"], found["alike"]
-    assert differ.tails.gain.found
-    assert differ.unseen.gain.found
-    assert differ.unseen.gain.gain > 0.5
-    assert not alike.tails.gain.found
-    assert not alike.unseen.gain.found
-    for findings in found.values():
-        persistence, ours = (
-            findings.unseen.errors[name][-1] for name in ("persistence", "personalized")
-        )
-        assert ours < 0.5 * persistence
+def test_agents_that_are_alike_are_not_found_to_differ():
+    data = line_data(np.full(30, 0.3), steps=50, noise=0.02, seed=1)
+    findings = conclude(gather(jax.random.key(0), data, MODEL, SMALL), SMALL)
+    for part in (findings.tails, findings.unseen):
+        assert not part.gain.found
+        assert part.errors["personalized"][-1] < 0.5 * part.errors["persistence"][-1]
+    assert words.heterogeneity_sentence(findings.tails.gain).startswith("No difference between")
 
 
 @pytest.mark.slow
@@ -75,6 +71,10 @@ def test_a_workdir_gets_a_page_a_verdict_and_rows_and_keeps_its_simulators(tmp_p
     workdir = workdir_of(tmp_path / "run", line_data(GAINS, steps=50, noise=0.02, seed=1))
     console = Console(file=None, quiet=True)
     findings = module.validate(workdir, SMALL, console=console)
+    for part in (findings.tails, findings.unseen):
+        assert part.gain.found  # gains do differ
+        assert part.gain.gain > 0.3
+        assert part.errors["personalized"][-1] < 0.5 * part.errors["persistence"][-1]
     verdict = json.loads((workdir / "verdict.json").read_text())
     assert verdict == json.loads(json.dumps(as_json(findings, SMALL)))
     assert set(verdict) == {"agents", "coverage", "heterogeneity", "errors"}
@@ -96,9 +96,30 @@ def test_a_workdir_gets_a_page_a_verdict_and_rows_and_keeps_its_simulators(tmp_p
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "<script" not in page
     assert len(page) < 500_000
+    scaling = load_calibration(workdir / "calibration.json")
+    for table in (scaling.known, scaling.unseen):
+        assert table.shape == (3, 10, 2)
+        assert np.all(np.diff(table, axis=0) >= 0)  # a higher level is wider
     for agent_id in range(10, 40):
         assert f"<td>{agent_id}</td>" in page
     assert (workdir / "simulators" / "simulators.json").read_text() == "untouched"
+
+
+def test_what_fit_made_is_judged_with_its_own_choices(tmp_path):
+    data = line_data(GAINS, steps=12)
+    save_dataset(tmp_path / "dataset" / "dataset", data, {})
+    choices = Choices(lags=3, rank=2, agent_penalty=0.5, seed=7)
+    stored = {"format": FORMAT, "choices": dataclasses.asdict(choices)}
+    (tmp_path / "choices.json").write_text(json.dumps(stored))
+    found = module.read_procedure(tmp_path)
+    assert found.model == choices.config()
+    assert found.dataset.info.lags == 3
+    np.testing.assert_array_equal(found.dataset.obs, with_lags(data, 3).obs)
+    np.testing.assert_array_equal(
+        jax.random.key_data(found.key), jax.random.key_data(choices.key(2))
+    )
+    context = RowContext.from_config(found.settings)
+    assert (context.environment, context.behavior, context.seed) == ("line", "random", 7)
 
 
 def test_what_cannot_be_judged_leaves_no_verdict_behind(tmp_path):

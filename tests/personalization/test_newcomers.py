@@ -245,6 +245,44 @@ def test_residual_noise_is_that_of_the_data_and_jumps_do_not_move_it():
     )
 
 
+def test_lags_and_inputs_are_part_of_what_a_newcomer_shows():
+    # A window of two values of two coordinates and the action vector between them, 2 * 2 + 3 + 1.
+    config = dataclasses.replace(DISCRETE, obs_size=8, num_inputs=1, lags=2, normalize_actions=True)
+    params, rng = factor_params(config), np.random.default_rng(0)
+    simulators = make().replace(config=config, params=params)
+    truth, steps = np.float32([0.4, -0.7]), 20
+    obs = np.float32(rng.normal(size=(1, steps, 8)))
+    actions = np.eye(3)[rng.integers(3, size=(1, steps))]
+    joined = np.float32(np.concatenate([actions, rng.normal(size=(1, steps, 1))], axis=-1))
+    basis, norm = factor_basis(config, params, obs, joined), params.normalizer
+    moved = (basis[0] @ truth) * norm.delta.std[None, None] + norm.delta.mean[None, None]
+    next_obs = np.float32(rng.normal(size=(1, steps, 8)))
+    next_obs[..., :2] = obs[..., :2] + moved  # only the newest values are predicted
+    shown = History(obs, joined, next_obs, np.ones((1, steps), bool))
+    newcomers = simulators.personalize(agent_id="p9").newcomers.observe(shown)
+    newcomer = newcomers.for_agent("p9")
+    np.testing.assert_allclose(newcomer.mean[0], truth, atol=0.02)
+    path = newcomer.rollout(obs[0, 0], np.int32([1, 2]), np.float32([[0.1], [0.2]]))
+    assert path.mean.shape == (2, 2)
+    with pytest.raises(ValueError, match="takes 1 inputs"):
+        newcomer.rollout(obs[0, 0], np.int32([1, 2]))
+    with pytest.raises(ValueError, match=r"actions of the transitions has shape \(20, 3\)"):
+        newcomers.observe(shown._replace(actions=joined[..., :3]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_double_precision_stays_double():
+    with jax.enable_x64(False):
+        simulators = make(num_members=1)
+        data = of_factors(simulators, [0.5, 1.0])
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), simulators.params)
+    simulators = simulators.replace(params=wide, noise=jnp.full((1, 2), NOISE))
+    double = lambda leaf: leaf.astype(np.float64) if leaf.dtype == np.float32 else leaf  # noqa: E731
+    found = simulators.personalize(jax.tree.map(double, data))
+    assert found.mean.dtype == jnp.float64
+    np.testing.assert_allclose(found.mean[0], [0.5, 1.0], atol=1e-2)
+
+
 def test_no_data_is_the_population():
     simulators = make()
     newcomer = simulators.personalize()

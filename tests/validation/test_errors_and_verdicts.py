@@ -74,6 +74,7 @@ def verdict(squared, unchanged=FAR, outside=0.0, inside=GOOD, config=TRUST):
         ([0.0, 0.1, 0.2, 0.2], "trust", 4),
         ([0.0, 0.1, 0.2, 1.0], "trust_up_to", 3),  # means 0, .05, .1, .325: root above a half
         ([0.0, 9.0, 0.0, 0.0], "do_not_trust", 0),  # a single step is of no use
+        ([0.4, 0.0, 0.0, 0.0], "trust", 4),  # and says little: two are judged together
         ([0.2, 0.1, NAN, NAN], "trust", 2),  # all that could be judged
         ([4.0, NAN, NAN, NAN], "do_not_trust", 0),
         ([NAN] * 4, "do_not_trust", 0),
