@@ -1,4 +1,4 @@
-"""The comparison with d3rlpy is fair: its physics are ours, its job holds the data, its table counts."""
+"""The comparison with d3rlpy is fair: its physics are ours and its table says what rows say."""
 
 import json
 

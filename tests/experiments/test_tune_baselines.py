@@ -1,7 +1,6 @@
 """Tuning measures the whole grid, on validation agents only, and chooses by the mean."""
 
 import pytest
-from absl import flags
 
 from configs.baselines import GRID, get_baselines
 from experiments import tune_baselines
@@ -16,11 +15,8 @@ CONFIG = tiny()
 
 def test_the_grid_is_all_of_it_for_the_learners_and_views_asked_for():
     found = list(grid_settings(True, ["bcq", "cql"], ["p", "k"]))
-    assert (
-        len(found)
-        == len(set(found))
-        == 2 * sum(map(len, (*GRID["bcq"].values(), *GRID["cql"].values())))
-    )
+    values = [value for fields in GRID.values() for own in fields.values() for value in own]
+    assert len(found) == len(set(found)) == 2 * len(values)
     assert {setting.method for setting in found} == {
         "bcq_p", "persim_bcq_5", "cql_p", "persim_cql_5"
     }  # fmt: skip
@@ -71,13 +67,10 @@ def test_the_best_mean_over_agents_and_behaviors_comes_first():
 @pytest.mark.slow
 @pytest.mark.optimizes
 def test_tuning_looks_at_validation_agents_only_and_at_no_setting_twice(tmp_path, monkeypatch):
-    if "episodes" not in flags.FLAGS:
-        flags.DEFINE_integer("episodes", 2, "")
-    monkeypatch.setattr(flags.FLAGS, "episodes", 2)
     world, found = make_world(CONFIG), [Setting("bcq_a", "threshold", 0.3)]
     with opened(tmp_path, CONFIG) as where:
         dataset = make_dataset(where, world, quiet_display())
-        tune(where, world, dataset, found, (10, 20), quiet_display())
+        tune(where, world, dataset, found, (10, 20), quiet_display(), 2)
         rows = [r for r in where.rows() if r["metric"] == METRIC]
         assert {r["agent_id"] for r in rows} == set(world.agents.validation_ids)
         assert not set(world.agents.test_ids) & {r["agent_id"] for r in rows}
