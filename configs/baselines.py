@@ -26,8 +26,8 @@ CONTINUOUS_GRID: dict[str, dict[str, tuple[float, ...]]] = {
 # Chosen on the validation agents: (threshold or weight, gradient steps).
 _CHOSEN: dict[str, dict[str, dict[str, tuple[float, int]]]] = {
     "mountain_car": {
-        "bcq": {"p": (0.3, 20_000), "a": (0.3, 20_000), "k": (0.3, 20_000)},
-        "cql": {"p": (1.0, 20_000), "a": (1.0, 20_000), "k": (1.0, 20_000)},
+        "bcq": {"p": (0.3, 20_000), "a": (0.3, 5_000), "k": (0.3, 20_000)},
+        "cql": {"p": (0.1, 20_000), "a": (0.1, 10_000), "k": (0.1, 20_000)},
     },
     "cart_pole": {
         "bcq": {"p": (0.3, 20_000), "a": (0.3, 20_000), "k": (0.3, 20_000)},
