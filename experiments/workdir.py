@@ -67,7 +67,7 @@ class Workdir:
         if stored.exists():
             before = _read_json(stored)
             _refuse_other_config(self.path, _with_baselines(before, self.config), self.config)
-            if SECTION not in before:
+            if SECTION in self.config and SECTION not in before:
                 write_json_atomically(stored, self.config)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
