@@ -120,10 +120,11 @@ def _announce(where: Workdir, display: Display) -> None:
 
 
 def show_tables(where: Path, config: Mapping[str, Any], console: Console) -> None:
-    """Prints Tables 1 and 2 of a run, the paper's numbers beside ours."""
-    rows = read_rows(where / "rows.jsonl")
-    for make in (build.table_1, build.table_2):
-        found = make(rows, config["environment"], behaviors=[config["behavior"]])
+    """Prints the tables of a run, the paper's numbers beside ours."""
+    rows, name = read_rows(where / "rows.jsonl"), config["environment"]
+    behaviors = [config["behavior"]]
+    first, second = (make(rows, name, None, behaviors) for make in (build.table_1, build.table_2))
+    for found in (first, second, build.table_3(rows, name)):
         if found.lines:
             console.print(_rich_table(found))
 

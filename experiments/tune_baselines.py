@@ -78,10 +78,20 @@ def tune(
     found: Sequence[Setting],
     steps: Sequence[int],
     display: Display,
+    episodes: int = 20,
 ) -> None:
     """Trains and evaluates every setting that has no rows yet.
 
     The numbers of gradient steps are stops on the way of one training.
+
+    Args:
+      workdir: Of the run.
+      world: Its environment and agents.
+      dataset: Its data.
+      found: Points of the grid.
+      steps: Numbers of gradient steps.
+      display: Shows progress.
+      episodes: Of each validation agent.
     """
     agents = [world.agents.row_of(agent_id) for agent_id in world.agents.validation_ids]
     config, key = workdir.config, settings.stage_key(workdir.config, "offline")
@@ -102,7 +112,7 @@ def tune(
             stops = _states_at(key, world, dataset, setting.method, own, steps)
             rows: list[Row] = []
             for index, (count, fitted) in enumerate(zip(sorted(steps), stops, strict=True)):
-                values = _validate(workdir, world, setting.method, fitted)
+                values = _validate(workdir, world, setting.method, fitted, episodes)
                 rows += _rows(workdir, world, setting, count, values)
                 stage.step(index + 1, f"{count} steps: {values.mean():.1f}")
             # All stops at once: the longest stands for the setting.
@@ -129,9 +139,9 @@ def _states_at(
     return [fitted.replace(states=s.learner, diverged_at=s.diverged_at) for s in states]
 
 
-def _validate(workdir: Workdir, world: World, name: str, fitted: Any) -> np.ndarray:
+def _validate(workdir: Workdir, world: World, name: str, fitted: Any, episodes: int) -> np.ndarray:
     """Returns of the validation agents' own episodes, `[agents, episodes]`, in one program."""
-    ids, episodes = world.agents.validation_ids, FLAGS.episodes
+    ids = world.agents.validation_ids
     obs = jnp.concatenate([episode_obs(workdir, world, i, episodes) for i in ids])
     rows = jnp.repeat(jnp.asarray([world.agents.row_of(i) for i in ids], jnp.int32), episodes)
     found, _ = evaluate_returns(
@@ -190,7 +200,7 @@ def main(argv: Sequence[str]) -> None:
     with Display(Console()) as display, opened(FLAGS.workdir, config) as workdir:
         dataset = make_dataset(workdir, world, display)
         found = list(grid_settings(world.env.spec.discrete, FLAGS.learners, FLAGS.views))
-        tune(workdir, world, dataset, found, STEPS, display)
+        tune(workdir, world, dataset, found, STEPS, display, FLAGS.episodes)
         print("\n".join(choose(workdir.rows())))
 
 
