@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from configs.baselines import get_baselines
+
 VARIANTS = ("smoke", "default", "paper")
 
 
@@ -81,6 +83,7 @@ def get_base(environment: str, variant: str) -> ConfigDict:
             "width": 1,
         }
     )
+    config.baselines = get_baselines(environment, variant)
     if variant == "smoke":
         config.planner.update({"num_candidates": 20, "horizon": 10})
         config.planner.update({"num_rounds": 2, "num_elites": 5})

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from envs.base import Env, EnvSpec
 
-__all__ = ["ENV_NAMES", "Env", "EnvSpec", "make"]
+__all__ = ["ENV_NAMES", "Env", "EnvSpec", "backends", "make"]
 
 ENV_NAMES = ("mountain_car", "cart_pole", "half_cheetah")
 
@@ -43,6 +43,12 @@ def make(name: str, backend: str | None = None) -> Env:
             "backend out, or use 'auto'."
         )
     return _make_plain(module)
+
+
+def backends(name: str) -> tuple[str, ...]:
+    """Names of what can step an environment's physics, "auto" aside; none where it is itself."""
+    module = importlib.import_module(f"envs.{name}")
+    return tuple(b for b in getattr(module, "BACKENDS", ()) if b != "auto")
 
 
 @functools.cache

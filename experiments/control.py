@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -68,10 +68,24 @@ def control_ids(workdir: Workdir, world: World, method: Method) -> list[int]:
 
 
 def measure_returns(
-    workdir: Workdir, world: World, method: Method, fitted: PyTree, display: Display
+    workdir: Workdir,
+    world: World,
+    method: Method,
+    fitted: PyTree,
+    display: Display,
+    left_out: Collection[int] = (),
 ) -> None:
-    """Runs the evaluation episodes that have not been run yet and adds the rows of their agents."""
-    ids = control_ids(workdir, world, method)
+    """Runs the evaluation episodes that have not been run yet and adds the rows of their agents.
+
+    Args:
+      workdir: Of the run.
+      world: Its environment and agents.
+      method: Whose policies act.
+      fitted: What they are made from.
+      display: Shows progress.
+      left_out: Ids of the agents for which the method has no policy.
+    """
+    ids = [a for a in control_ids(workdir, world, method) if a not in left_out]
     todo = [a for a in ids if not workdir.has(method.name, "return_mean", a)]
     name = f"{'planning' if method.plans else 'evaluation'} {method.name}"
     if todo:
@@ -142,7 +156,7 @@ def _compiled(
         found = program(agent_key, world.env_params, fitted, agents, obs, first + numbers)
         values, steps = (np.asarray(x).tolist() for x in found)
         each = (time.perf_counter() - start) / together
-        _check_finite(world, method.name, agent_id, first, values)
+        _check_finite(world, method.name, agent_id, first, values, steps)
         lines = enumerate(zip(values, steps, strict=True), first)
         return [Episode(method.name, agent_id, n, v, s, each) for n, (v, s) in lines]
 
@@ -150,15 +164,17 @@ def _compiled(
 
 
 def _check_finite(
-    world: World, method: str, agent_id: int, first: int, values: list[float]
+    world: World, method: str, agent_id: int, first: int, values: list[float], steps: list[int]
 ) -> None:
     """Stops where the true environment left the finite numbers: its return would be no number."""
-    bad = [first + i for i, value in enumerate(values) if not np.isfinite(value)]
+    both = enumerate(zip(values, steps, strict=True), first)
+    bad = [f"{number} at step {step}" for number, (value, step) in both if not np.isfinite(value)]
     if bad:
         raise FloatingPointError(
             f"{world.env.spec.name} left the finite numbers under {method}, agent {agent_id} "
-            f"{world.agents.covariates_of(agent_id)}, episode(s) {bad}: episodes before them are "
-            f"kept in {EPISODES_FILE}; look at the actions, or at the physics of this agent"
+            f"{world.agents.covariates_of(agent_id)}, episode(s) {', '.join(bad)}: episodes before "
+            f"them are kept in {EPISODES_FILE}; look at the actions, or at the physics of this "
+            "agent"
         )
 
 
@@ -177,14 +193,16 @@ def _return_rows(workdir: Workdir, world: World, episodes: list[Episode]) -> lis
         **agent_fields(world, episodes[0].agent_id),
     }
     steps = sum(episode.steps for episode in episodes)
+    context = workdir.context_of(episodes[0].method)
     return [
         make_row(
-            workdir.context, metric="return_mean", value=values.mean(), episode_values=values,
+            context, metric="return_mean", value=values.mean(), episode_values=values,
             num_decisions=steps, **fields,
         ),
-        make_row(workdir.context, metric="return_std", value=values.std(), **fields),
+        make_row(context, metric="return_std", value=values.std(), **fields),
     ]  # fmt: skip
 
 
 def _cost_row(workdir: Workdir, method: Method, metric: str, value: float) -> Row:
-    return make_row(workdir.context, method=method.name, metric=metric, value=value)
+    context = workdir.context_of(method.name)
+    return make_row(context, method=method.name, metric=metric, value=value)

@@ -30,6 +30,7 @@ from rich.text import Text
 
 from experiments import settings
 from experiments.arrays import read_predictions, write_arrays
+from experiments.baselines import run_baseline
 from experiments.control import measure_returns
 from experiments.explain import measure_factors, measure_growth
 from experiments.measure import measure_prediction
@@ -40,7 +41,7 @@ from experiments.reporting import build, model
 from experiments.reporting.render import MARKS
 from experiments.stages import fit_method, make_dataset, make_world
 from experiments.workdir import Workdir, opened
-from persim_jax.methods import METHODS
+from persim_jax.methods import METHODS, find_method, parse_name
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
@@ -84,7 +85,10 @@ def run(
             _announce(where, display)
             dataset = make_dataset(where, world, display)
             for name in methods:
-                method = METHODS[name]
+                method = find_method(name)
+                if parse_name(name):
+                    run_baseline(name, where, world, dataset, display, checkpoint_seconds)
+                    continue
                 fitted = fit_method(name, where, world, dataset, display, checkpoint_seconds)
                 # The truth predicts itself: True env has no place in the prediction test.
                 if method is not TRUE_ENV:
@@ -116,10 +120,11 @@ def _announce(where: Workdir, display: Display) -> None:
 
 
 def show_tables(where: Path, config: Mapping[str, Any], console: Console) -> None:
-    """Prints Tables 1 and 2 of a run, the paper's numbers beside ours."""
-    rows = read_rows(where / "rows.jsonl")
-    for make in (build.table_1, build.table_2):
-        found = make(rows, config["environment"], behaviors=[config["behavior"]])
+    """Prints the tables of a run, the paper's numbers beside ours."""
+    rows, name = read_rows(where / "rows.jsonl"), config["environment"]
+    behaviors = [config["behavior"]]
+    first, second = (make(rows, name, None, behaviors) for make in (build.table_1, build.table_2))
+    for found in (first, second, build.table_3(rows, name)):
         if found.lines:
             console.print(_rich_table(found))
 
@@ -249,7 +254,11 @@ def _define_flags() -> None:
         "workdir", None, "Folder of the run, made if missing. With one that is there the run goes "
         "on where it stopped.",
     )  # fmt: skip
-    flags.DEFINE_list("methods", list(DEFAULT_METHODS), f"Some of {', '.join(METHODS)}.")
+    flags.DEFINE_list(
+        "methods",
+        list(DEFAULT_METHODS),
+        f"Some of {', '.join(METHODS)}; in the last two any number of synthetic trajectories.",
+    )
     flags.DEFINE_bool(
         "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "
         "a CPU does so anyway.",

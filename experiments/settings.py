@@ -12,7 +12,7 @@ import envs
 from persim_jax.collect import BEHAVIORS
 from persim_jax.evaluation.prediction import COMBINE
 from persim_jax.mesh import MeshConfig, shape_of
-from persim_jax.methods import METHODS
+from persim_jax.methods import METHODS, find_method
 from persim_jax.methods.persim import PersimConfig
 from persim_jax.models.factor_network import TARGETS
 from persim_jax.networks import ACTIVATIONS
@@ -22,7 +22,16 @@ from persim_jax.training import TrainConfig
 Settings = TypeVar("Settings")
 
 # A stage's key does not depend on which other stages there are.
-STAGES = {"data": 0, "fit": 1, "prediction": 2, "planning": 3, "episodes": 4, "validation": 7}
+STAGES = {
+    "data": 0,
+    "fit": 1,
+    "prediction": 2,
+    "planning": 3,
+    "episodes": 4,
+    "offline": 5,
+    "synthetic": 6,
+    "validation": 7,
+}
 
 # What `jax_default_matmul_precision` may be without asking for one algorithm by name.
 PRECISIONS = ("default", "high", "highest", "bfloat16", "tensorfloat32", "float32")
@@ -100,12 +109,12 @@ def persim_config(config: Mapping[str, Any]) -> PersimConfig:
     Raises:
       ValueError: A field is unknown or has a value that it must not have.
     """
-    train = _typed(TrainConfig, config["train"], "config.train")
-    mesh = _typed(MeshConfig, config["mesh"], "config.mesh")
+    train = typed(TrainConfig, config["train"], "config.train")
+    mesh = typed(MeshConfig, config["mesh"], "config.mesh")
     model = dict(config["model"])
     if model.get("agent_start", 0.0) < 0:
         model["agent_start"] = None
-    settings = _typed(PersimConfig, model | {"train": train, "mesh": mesh}, "config.model")
+    settings = typed(PersimConfig, model | {"train": train, "mesh": mesh}, "config.model")
     _one_of("model.activation", settings.activation, ACTIVATIONS)
     _one_of("model.target", settings.target, TARGETS)
     for name in ("rank", "ensemble_size", "state_features", "action_features"):
@@ -126,7 +135,7 @@ def planner_config(config: Mapping[str, Any]) -> PlannerConfig:
     Raises:
       ValueError: A field is unknown or has a value that it must not have.
     """
-    return _typed(PlannerConfig, config["planner"], "config.planner")
+    return typed(PlannerConfig, config["planner"], "config.planner")
 
 
 def _check_mesh(settings: PersimConfig) -> None:
@@ -135,7 +144,12 @@ def _check_mesh(settings: PersimConfig) -> None:
     shape_of(settings.mesh, members, (settings.train.batch_size,), jax.local_device_count())
 
 
-def _typed(kind: Callable[..., Settings], fields: Mapping[str, Any], where: str) -> Settings:
+def typed(kind: Callable[..., Settings], fields: Mapping[str, Any], where: str) -> Settings:
+    """Makes a dataclass of the fields of a section, lists as tuples.
+
+    Raises:
+      ValueError: A field is unknown or has a value that it must not have; says where.
+    """
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     _refuse_unknown(fields, known, where)
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
@@ -162,8 +176,7 @@ def _check_methods(methods: tuple[str, ...]) -> None:
     if not methods:
         raise ValueError(f"there is no method: use some of {', '.join(METHODS)}")
     for name in methods:
-        if name not in METHODS:
-            raise ValueError(f"method {name!r} is unknown: use some of {', '.join(METHODS)}")
+        find_method(name)
         if methods.count(name) > 1:
             raise ValueError(f"method {name!r} is named twice: name each once")
 

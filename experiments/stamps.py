@@ -48,13 +48,16 @@ def jsonable(value: Any) -> Any:
     )
 
 
-def config_digest(config: Mapping[str, Any], exclude: tuple[str, ...] = ("trial",)) -> str:
+def config_digest(
+    config: Mapping[str, Any], exclude: tuple[str, ...] = ("trial", "baselines")
+) -> str:
     """Returns twelve hexadecimal digits that name a config.
 
     Args:
       config: Nested dict; the order of keys does not matter.
       exclude: Top-level keys left out. The trial is one: trials of one config belong together and
-        carry their number in the row.
+        carry their number in the row. What the baselines are trained with is in the digests of
+        their own rows; see `experiments.baseline_settings.method_digest`.
     """
     kept = {key: value for key, value in config.items() if key not in exclude}
     text = json.dumps(jsonable(kept), sort_keys=True, separators=(",", ":"))

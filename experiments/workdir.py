@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import envs
+from experiments.baseline_settings import SECTION, method_digest
 from experiments.records import Row, RowContext, append_rows, read_rows
 from experiments.stamps import environment_stamp, jsonable
 from persim_jax.files import write_json_atomically
@@ -77,7 +78,10 @@ class Folder:
         """
         stored = self.path / "config.json"
         if stored.exists():
-            _refuse_other_config(self.path, read_json(stored), config)
+            before = read_json(stored)
+            _refuse_other_config(self.path, _with_baselines(before, config), config)
+            if SECTION in config and SECTION not in before:
+                write_json_atomically(stored, config)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             write_json_atomically(stored, config)
@@ -118,17 +122,21 @@ class Workdir(Folder):
         """The rows of this run."""
         return self.path / "rows.jsonl"
 
+    def context_of(self, method: str) -> RowContext:
+        """What the rows of a method share; those of a baseline have its settings in the digest."""
+        return dataclasses.replace(self.context, config_digest=method_digest(self.config, method))
+
     def rows(self) -> list[Row]:
         """All rows measured so far."""
         return read_rows(self.rows_path) if self.rows_path.exists() else []
 
     def rows_of(self, method: str, metric: str) -> list[Row]:
         """All rows of one number of a method, by whichever code version."""
+        digest = self.context_of(method).config_digest
         return [
             row
             for row in self.rows()
-            if (row["method"], row["metric"]) == (method, metric)
-            and row["config_digest"] == self.context.config_digest
+            if (row["method"], row["metric"]) == (method, metric) and row["config_digest"] == digest
         ]
 
     def has(self, method: str, metric: str, agent_id: int | None = None) -> bool:
@@ -195,6 +203,11 @@ def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
         elif before != after:
             differences.append(f"{prefix}{name} (was {before!r}, now {after!r})")
     return differences
+
+
+def _with_baselines(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A config from before there were baselines, which left no row of them, with any settings."""
+    return {SECTION: new[SECTION], **old} if old and SECTION in new else dict(old)
 
 
 def _refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ LAYERS = {
     "persim_jax.rollout": 2,
     "persim_jax.planning": 3,
     "persim_jax.collect": 3,
+    "persim_jax.synthetic": 4,
     "persim_jax.pessimism": 3,
     "persim_jax.simulator_files": 2,
     "persim_jax.arguments": 2,

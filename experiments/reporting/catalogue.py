@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.records import Row
+from experiments.reporting.augmentation import gains_table
 from experiments.reporting.build import table_1, table_2, table_3
 from experiments.reporting.model import Table
 from experiments.reporting.render import LEGEND, to_csv, to_html, to_latex, to_markdown
@@ -20,6 +21,7 @@ def all_tables(rows: Sequence[Row]) -> list[Table]:
             table_1(rows, name),
             table_2(rows, name),
             table_3(rows, name),
+            gains_table(rows, name),
             differences_table(rows, name),
         ]
     tables += [policies_table(rows), cost_table(rows)]

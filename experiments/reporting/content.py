@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from experiments.figures.gallery import Picture, draw_gallery
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting import build, model, side_tables, summary
+from experiments.reporting.augmentation import gain_sentences, gains_table
 from experiments.reporting.measures import BETTER, SAME, WORSE
 from experiments.reporting.model import Table
 from experiments.reporting.selection import SMOKE
@@ -67,7 +68,9 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
             for text in summary.standing(table)
         ]
         tables += [first, second]
-        tables += [t for t in (build.table_3(workdir.rows, name), differences) if t.lines]
+        third, gains = build.table_3(workdir.rows, name), gains_table(workdir.rows, name)
+        sentences += gain_sentences(workdir.rows, name)
+        tables += [t for t in (third, gains, differences) if t.lines]
     tables += [side_tables.policies_table([*workdir.rows, *policy_rows])]
     tables += [side_tables.cost_table(workdir.rows)]
     pictures, undrawn = ([], []) if workdir.jobs else draw_gallery(workdir.path, workdir.config)

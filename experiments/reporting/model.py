@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 
 from experiments.reporting.measures import Measure
@@ -95,7 +96,9 @@ class Table:
 
 def method_name(method: str) -> str:
     """Returns a method as tables print it."""
-    return METHOD_NAMES.get(method, method.replace("_", "-"))
+    own = re.fullmatch(r"persim_(bcq|cql)_(\d+)", method)
+    fallback = f"PerSim-{own[1].upper()}-{own[2]}" if own else method.replace("_", "-")
+    return METHOD_NAMES.get(method, fallback)
 
 
 def environment_name(environment: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting import build, side_tables, summary
+from experiments.reporting.augmentation import gain_sentences, gains_table
 from experiments.reporting.render import LEGEND, to_markdown
 from experiments.reporting.sheet import environments
 
@@ -15,7 +16,7 @@ METHOD = "persim"
 
 
 def readme_part(rows: Sequence[Row]) -> str:
-    """Returns the summary and PerSim's Tables 1 and 2, in Markdown, without the markers."""
+    """Returns the summary and the tables, as Markdown without the markers."""
     if not rows:
         return f"No results are accepted yet. `{COMMAND}` writes this part from rows.\n"
     parts = [f"This part is written by `{COMMAND}`; every number is a row in `results/`.\n"]
@@ -27,6 +28,7 @@ def readme_part(rows: Sequence[Row]) -> str:
             summary.prediction_sentence(rows, name, METHOD),
             summary.control_sentence(rows, name, METHOD),
             *summary.difference_sentences(side_tables.differences_table(rows, name, METHOD)),
+            *gain_sentences(rows, name),
         )
         if sentence
     ]
@@ -34,7 +36,8 @@ def readme_part(rows: Sequence[Row]) -> str:
     for name in shown:
         first = build.table_1(rows, name, methods=[METHOD])
         second = build.table_2(rows, name, methods=[TRUE_ENV, METHOD])
-        parts += [to_markdown(table) for table in (first, second) if table.lines]
+        third, gains = build.table_3(rows, name), gains_table(rows, name)
+        parts += [to_markdown(t) for t in (first, second, third, gains) if t.lines]
     parts.append(f"{LEGEND}\n")
     return "\n".join(parts)
 

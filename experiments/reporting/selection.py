@@ -60,9 +60,15 @@ def agent_of(row: Mapping[str, Any]) -> AgentKey:
 
 
 def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
-    """Returns distinct names in a given order, unknown ones last and sorted."""
+    """Returns distinct names in a given order, unknown ones last and sorted, numbers by size."""
     rank = {name: index for index, name in enumerate(order)}
-    return sorted(set(names), key=lambda name: (rank.get(name, len(order)), name))
+    return sorted(set(names), key=lambda name: (rank.get(name, len(order)), *_natural(name)))
+
+
+def _natural(name: str) -> tuple[str, int]:
+    """Splits a number off the end of a name, so that 20 comes before 100."""
+    head = name.rstrip("0123456789")
+    return head, int(name[len(head) :] or 0)
 
 
 def pair_with_true_env(row: Row, true_rows: Sequence[Row]) -> tuple[list[Any], list[Any]] | None:

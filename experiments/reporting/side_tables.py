@@ -40,7 +40,7 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
             for agent in sheet.agents:
                 key = paper.agent_key(environment, agent)
                 ours, other = (by_cell.get((behavior, m, key), []) for m in (reference, method))
-                cells.append(_difference(ours, other, model.agent_name(agent)))
+                cells.append(difference_cell(ours, other, model.agent_name(agent)))
             labels = (model.behavior_name(behavior), model.method_name(method))
             lines.append(Line(labels, tuple(cells), behavior, method))
     return Table(
@@ -55,7 +55,8 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
     )
 
 
-def _difference(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
+def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
+    """Makes the cell of ours minus others, paired by trial and episode; empty without pairs."""
     by_trial = {(row["trial"], row.get("seed")): row for row in others}
     pairs = [
         common_episodes(row, partner)

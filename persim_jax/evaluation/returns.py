@@ -49,7 +49,8 @@ def evaluate_returns(
       width: Lanes side by side, static; 1 is one after the other.
 
     Returns:
-      Return and number of steps of each lane, `[L]` and `[L]` int32.
+      Return and number of steps of each lane, `[L]` and `[L]` int32. Of an episode whose rewards
+      leave the finite numbers the return is not finite, and the steps are those before it did.
     """
     model = true_dynamics(env)
 
@@ -61,7 +62,10 @@ def evaluate_returns(
             jax.random.fold_in(key, index), model, bound, env, policy, obs,
             env.spec.max_steps, early_exit=width == 1,
         )  # fmt: skip
-        return episode.rewards.sum(), episode.mask.sum(dtype=jnp.int32)
+        finite = jnp.isfinite(episode.rewards)
+        steps = episode.mask.sum(dtype=jnp.int32)
+        before = jnp.argmin(finite).astype(jnp.int32)
+        return episode.rewards.sum(), jnp.where(finite.all(), steps, before)
 
     numbers = jnp.arange(agents.shape[0]) if numbers is None else numbers
     batch_size = None if width == 1 else width

@@ -10,7 +10,6 @@ import jax
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.models.base import DynamicsModel
 from persim_jax.rollout import Policy
-from persim_jax.training import TrainState
 from persim_jax.types import Environment, PyTree
 
 
@@ -19,11 +18,13 @@ class Monitor(NamedTuple):
 
     Attributes:
       restore: `(state) -> state`: where training goes on from; the argument if from the start.
-      on_epoch: `(state, losses [M]) -> None`, after each epoch.
+        The state is the method's own: a `TrainState` of models, an `OfflineState` of learners.
+      on_epoch: `(state, losses) -> None`, after each epoch or chunk, with the loss of each member
+        `[M]` or learner `[L]`.
     """
 
-    restore: Callable[[TrainState], TrainState] = lambda state: state
-    on_epoch: Callable[[TrainState, jax.Array], None] = lambda state, losses: None
+    restore: Callable[[Any], Any] = lambda state: state
+    on_epoch: Callable[[Any, jax.Array], None] = lambda state, losses: None
 
 
 class Method(NamedTuple):

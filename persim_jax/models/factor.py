@@ -47,10 +47,14 @@ class BoundFactor(NamedTuple):
     Attributes:
       trunk: Weights of the state encoder's hidden layers, leaves `[M, ...]`.
       kernel: `[M, F, X, D]`, the last layer with the agent's factors folded in. X is the number of
-        actions when they are integers, their factors folded in too; the rank otherwise.
+        actions when they are integers, their factors folded in too, and 1 + E where these are a
+        linear map of few numbers; the rank otherwise.
       bias: `[M, X, D]`.
-      action_weights: Weights of the action encoder, used when actions are vectors.
-      normalizer: Scaling of the encoders' inputs.
+      action_weights: Weights of the action encoder, used when its factors are not folded in.
+      obs_normalizer: Scaling of the state encoder's inputs.
+      delta_mean: `[D]`, added to every target.
+      carry: `[D]`, see `FactorNormalizer`.
+      action_normalizer: Scaling of the action encoder's inputs, or None.
     """
 
     trunk: Any
@@ -198,10 +202,9 @@ def _bind(
         bias = weights["state_head"]["bias"].reshape(config.target_size, config.rank)
         scale = norm.delta.std[:, None] * u[None, :]  # [D, r]
         kernel, bias = kernel * scale[None], bias * scale
-        if not config.tabular_actions:
+        if not _folds_actions(config):
             return jnp.moveaxis(kernel, 1, 2), bias.T
-        actions = jnp.arange(config.action_size)
-        w = network.apply(variables, actions, method=FactorNetwork.action_factors)
+        w = _action_table(config, variables)
         return jnp.einsum("fdr,ar->fad", kernel, w), jnp.einsum("dr,ar->ad", bias, w)
 
     kernel, bias = jax.vmap(fold)(params.weights)
@@ -217,6 +220,24 @@ def _bind(
     )
 
 
+def _folds_actions(config: FactorConfig) -> bool:
+    """Whether action factors are folded: few actions, or a linear map from fewer than r numbers."""
+    linear = not config.action_features and config.action_input_size + 1 < config.rank
+    return config.tabular_actions or linear
+
+
+def _action_table(config: FactorConfig, variables: Any) -> jax.Array:
+    """Action factors `[X, r]`: of each discrete action, or of 1 and of each coordinate."""
+    table = functools.partial(
+        FactorNetwork(config).apply, variables, method=FactorNetwork.action_factors
+    )
+    if config.tabular_actions:
+        return jnp.asarray(table(jnp.arange(config.action_size)))
+    size = config.action_input_size
+    constant = table(jnp.zeros((1, size)))
+    return jnp.concatenate([constant, table(jnp.eye(size)) - constant])
+
+
 def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> Any:
     """What `_step` takes: `_weights_of`; with lags, also the action `[..., E]` to remember."""
     weights = _weights_of(config, bound, actions)
@@ -224,10 +245,15 @@ def _encode_actions(config: FactorConfig, bound: BoundFactor, actions: jax.Array
 
 
 def _weights_of(config: FactorConfig, bound: BoundFactor, actions: jax.Array) -> jax.Array:
-    """What multiplies the folded layer: one-hot `[..., 1, A]` or action factors `[..., M, r]`."""
+    """What multiplies the folded layer.
+
+    One-hot `[..., 1, A]`, (1, action) `[..., 1, E + 1]` or action factors `[..., M, r]`.
+    """
     inputs = encode(config, scale_actions(config, bound.action_normalizer, actions))
     if config.tabular_actions:
         return inputs[..., None, :]
+    if _folds_actions(config):
+        return jnp.concatenate([jnp.ones_like(inputs[..., :1]), inputs], axis=-1)[..., None, :]
     encoder = MLP((*config.action_features, config.rank), config.activation)
     factors = jax.vmap(lambda w: encoder.apply({"params": w}, inputs), out_axes=-2)
     return factors(bound.action_weights)

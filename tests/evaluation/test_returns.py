@@ -123,3 +123,25 @@ def test_an_episode_without_end_counts_up_to_its_limit(threshold):
     np.testing.assert_array_equal(lengths, ENV.spec.max_steps)
     push = 0.2 if threshold > 0 else 0.0
     np.testing.assert_allclose(returns, 9 * (0.5 * OBS[:, 0] + push), rtol=1e-5, atol=1e-5)
+
+
+def test_an_episode_that_leaves_the_finite_numbers_says_after_how_many_steps():
+    def reward(obs, action, next_obs):
+        return jnp.where(next_obs[0] < 1000.0, next_obs[0], jnp.inf)
+
+    env = line_env(max_steps=9)._replace(reward=reward, terminated=lambda obs: jnp.asarray(False))
+    params = line_params(np.float32([400.0]))
+    lane = jnp.zeros(1, jnp.int32)
+    found = evaluate_returns(
+        jax.random.key(0),
+        env,
+        params,
+        push_right,
+        jnp.asarray([1e9]),
+        None,
+        lane,
+        jnp.zeros((1, 2)),
+    )
+    # 400, 800, and the third step is past the end of the numbers.
+    assert not np.isfinite(found[0][0])
+    assert found[1][0] == 2

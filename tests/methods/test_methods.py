@@ -27,6 +27,8 @@ SMALL = PersimConfig(
 )
 # What each method is fitted with; a new row of the table gets its line here.
 CONFIGS = {"persim": SMALL, "true_env": None}
+# The offline learners have tests of their own, with settings that name agents.
+PLANNED = [name for name in METHODS if name in CONFIGS]
 
 
 @functools.cache
@@ -74,7 +76,7 @@ def test_names_are_those_of_the_rows():
     assert all(name == method.name for name, method in METHODS.items())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", PLANNED)
 def test_every_method_pushes_each_group_its_own_way(name):
     method, fitted = METHODS[name], fitted_by(name)
     planner = PlannerConfig(num_candidates=80, horizon=3) if method.plans else None

@@ -27,7 +27,7 @@ configs = st.builds(
     dataclasses.replace,
     st.just(SMALL),
     discrete=st.booleans(),
-    rank=st.integers(1, 3),
+    rank=st.integers(1, 4),
     state_features=st.sampled_from([(4,), (4, 3)]),
     action_features=st.sampled_from([(), (4,)]),
     activation=st.sampled_from(["relu", "tanh"]),
@@ -79,6 +79,7 @@ def predict_twice(config, params, agents, obs, actions):
 @example(dataclasses.replace(SMALL, discrete=False, skip=True, action_features=(4,)), True)
 @example(dataclasses.replace(SMALL, skip=True, state_features=(4, 3)), True)
 @example(dataclasses.replace(SMALL, discrete=False, ensemble_size=1, rank=1), False)
+@example(dataclasses.replace(SMALL, discrete=False, rank=4), True)  # more factors than 1 + actions
 @given(config=configs, normalized=st.booleans())
 def test_a_bound_model_predicts_the_same_numbers_as_an_unbound_one(config, normalized):
     params = factor_params(config)

@@ -1,0 +1,1 @@
+"""Comparisons with other libraries, each of which says how it is run."""

@@ -1,0 +1,84 @@
+"""Settings of the offline baselines BCQ and CQL, and the grid that they were chosen from.
+
+A learner has one set of settings for each view of the data: `p`, one policy from all agents'
+trajectories; `a`, one from an agent's single trajectory; `k`, one from that and its simulator's.
+`python -m experiments.tune_baselines` measures the grid on the validation agents. A change here
+changes the digest of the baselines' rows only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# What is searched, the whole of it.
+GRID: dict[str, dict[str, tuple[float, ...]]] = {
+    "bcq": {"threshold": (0.1, 0.3, 0.6)},
+    "cql": {"weight": (0.1, 1.0, 4.0)},
+}
+STEPS = (5_000, 10_000, 20_000)
+CONTINUOUS_GRID: dict[str, dict[str, tuple[float, ...]]] = {
+    "bcq": {"perturbation": (0.05,)},
+    "cql": {"weight": (5.0,)},
+}
+
+# Chosen on the validation agents: (threshold or weight, gradient steps).
+_CHOSEN: dict[str, dict[str, dict[str, tuple[float, int]]]] = {
+    "mountain_car": {
+        "bcq": {"p": (0.3, 20_000), "a": (0.3, 5_000), "k": (0.3, 20_000)},
+        "cql": {"p": (0.1, 20_000), "a": (1.0, 20_000), "k": (0.1, 20_000)},
+    },
+    "cart_pole": {
+        "bcq": {"p": (0.1, 5_000), "a": (0.1, 5_000), "k": (0.1, 10_000)},
+        "cql": {"p": (0.1, 5_000), "a": (1.0, 10_000), "k": (0.1, 5_000)},
+    },
+    "half_cheetah": {
+        "bcq": {"p": (0.05, 10_000), "a": (0.05, 10_000), "k": (0.05, 10_000)},
+        "cql": {"p": (5.0, 10_000), "a": (5.0, 10_000), "k": (5.0, 10_000)},
+    },
+}
+
+
+def get_baselines(environment: str, variant: str) -> ConfigDict:
+    """Returns the section `baselines` of an environment's config.
+
+    Args:
+      environment: Name in `envs.ENV_NAMES`.
+      variant: As in `configs.base.get_base`.
+    """
+    grid = CONTINUOUS_GRID if environment == "half_cheetah" else GRID
+    smoke = variant == "smoke"
+    sections: dict[str, Any] = {}
+    for learner, fields in grid.items():
+        (field,) = fields
+        sections[learner] = {
+            "shared": _shared(environment, learner, smoke),
+            **{
+                view: {field: value, "num_steps": 20 if smoke else steps}
+                for view, (value, steps) in _CHOSEN[environment][learner].items()
+            },
+        }
+    return ConfigDict(
+        {
+            "normalize": True,
+            "train": {
+                "batch_size": 8 if smoke else 64,
+                "chunk": 10 if smoke else 1000,
+                "max_value": 1e6,
+                # Lanes side by side; -1 is one after the other on a CPU and all elsewhere.
+                "width": -1,
+            },
+            **sections,
+        }
+    )
+
+
+def _shared(environment: str, learner: str, smoke: bool) -> dict[str, Any]:
+    """Fields of a learner that no grid searches; see `persim_jax.methods.offline.CONFIGS`."""
+    if environment == "half_cheetah":
+        shared: dict[str, Any] = {"hidden": (16,) if smoke else (256, 256)}
+        if learner == "bcq":
+            shared |= {"vae_hidden": (16,) if smoke else (256, 256)}
+        return shared
+    return {"hidden": (16,) if smoke else (64, 64), "learning_rate": 3e-4}
