@@ -20,7 +20,7 @@ from experiments.reporting.selection import (
     ordered,
     select,
 )
-from experiments.reporting.sheet import is_policy, make_sheet
+from experiments.reporting.sheet import is_augmented, is_policy, make_sheet
 from persim_jax.evaluation import aggregate, paper
 
 
@@ -30,7 +30,13 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
     A cell is better or worse where the 95 % interval of the difference excludes 0, else a tie.
     """
     metric = ("return_mean",)
-    sheet = make_sheet(rows, environment, 2, metric, lambda r: r["method"] != TRUE_ENV)
+    sheet = make_sheet(
+        rows,
+        environment,
+        2,
+        metric,
+        lambda r: r["method"] != TRUE_ENV and not is_augmented(r["method"]),
+    )
     by_cell = {(b, m, key): found for (b, m, key, _), found in sheet.cells.items()}
     names = {(b, m) for b, m, _ in by_cell if m != reference}
     lines = []
