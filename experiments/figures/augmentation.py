@@ -53,7 +53,8 @@ def plot_augmentation(path: str | pathlib.Path, rows: Sequence[Row]) -> Figure:
                 _panel(axis, found, name, agent)
             line[0].set_ylabel(f"{model.environment_name(name)}\nreturn")
         figure.supxlabel("synthetic trajectories of each agent", fontsize="medium")
-        axes[0][-1].legend(loc="center")
+        # The lines of the first panel, in the last one, where there is most room.
+        axes[0][-1].legend(*axes[0][0].get_legend_handles_labels(), loc="center")
 
     return draw(path, PAGE_WIDTH, 2.4 * len(names) + 0.4, paint)
 

@@ -110,7 +110,9 @@ def start(path, methods=("bcq_a",), config=CONFIG, checkpoint_seconds=0.0):
 
 @pytest.mark.slow
 @pytest.mark.optimizes
-def test_a_run_measures_its_baselines_and_nothing_twice(tmp_path):
+def test_a_run_measures_its_baselines_and_nothing_twice(tmp_path, monkeypatch):
+    stamp = workdir.environment_stamp()  # somebody may commit while the test runs
+    monkeypatch.setattr(workdir, "environment_stamp", lambda: stamp)
     methods = ("bcq_p", "cql_a", "persim_bcq_2")
     start(tmp_path, methods)
     rows = read_rows(tmp_path / "rows.jsonl")

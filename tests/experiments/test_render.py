@@ -112,6 +112,7 @@ def test_every_table_of_a_folder_is_in_the_list_once() -> None:
     assert names == [
         ("table_2", "mountain_car"),
         ("table_3", "mountain_car"),
+        ("gains", "mountain_car"),
         ("differences", "mountain_car"),
         ("table_1", "cart_pole"),
         ("cost", ""),
