@@ -5,6 +5,7 @@ Warnings are errors too; that is in setup.cfg, next to the marker `slow`.
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # No test opens a window; set before anything imports matplotlib.
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -21,6 +22,20 @@ jax.config.update("jax_legacy_prng_key", "error")
 # The same examples on every machine, none stored on disk; no deadline, as a first call compiles.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("project")
+
+
+MAPS = Path("/proc/self/maps")
+MANY_MAPS = 30_000
+"""Linux allows a process 65530 mappings, and each compiled program takes some: past that, compiling
+crashes."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_to_compile() -> Iterator[None]:
+    """Forgets compiled programs where a process has gathered very many."""
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MANY_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,7 @@ def test_names_as_written() -> None:
     assert model.agent_name({"force": 10.0, "length": 0.85}) == "force 10, length 0.85"
     assert model.agent_name({"gravity": float(np.float32(0.0025))}) == "gravity 0.0025"
     assert model.agent_name({"mass_scale": 0.3, "own": 2.0}) == "mass × 0.3, own 2"
-    assert model.method_name("persim_bcq_20") == "persim-bcq-20"
+    assert model.method_name("persim_bcq_20") == "PerSim-BCQ-20"
     assert model.method_name("true_env") == "True env + MPC"
     assert model.behavior_name("pure_eps40") == "Pure-ε-40"
     assert model.behavior_name("any") == "–"

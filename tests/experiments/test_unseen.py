@@ -16,7 +16,7 @@ def config():
     """A run that is small, and good enough for an order to show."""
     config = mountain_car.get_config("smoke")
     config.agents.num_agents = 30
-    config.train.update({"num_epochs": 10, "polish_rounds": 0})
+    config.train.update({"num_epochs": 30, "polish_rounds": 1, "polish_steps": 100})
     config.prediction.num_steps = 20
     return config.to_dict()
 
