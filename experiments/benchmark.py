@@ -30,7 +30,14 @@ from rich.table import Table
 import envs
 from envs.covariates import make_agents
 from experiments import settings
-from experiments.records import Row, RowContext, append_rows, make_row, read_rows
+from experiments.records import (
+    NO_BEHAVIOR,
+    Row,
+    RowContext,
+    append_rows,
+    make_row,
+    read_rows,
+)
 from persim_jax import collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
 from persim_jax.models.base import DynamicsModel, ModelParams
@@ -106,7 +113,8 @@ def _seconds(call: Callable[[], None]) -> float:
 def _row(job: Job, seconds: np.ndarray) -> Row:
     rates = job.work / seconds
     return make_row(
-        job.context, method=job.method, metric=job.metric, value=float(np.median(rates)),
+        job.context, behavior=NO_BEHAVIOR, method=job.method, metric=job.metric,
+        value=float(np.median(rates)),
         wall_s=float(seconds.sum()), fastest=float(rates.max()), slowest=float(rates.min()),
         repeats=len(rates), num_steps=job.work,
     )  # fmt: skip
