@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from experiments.records import Row
 from experiments.reporting.augmentation import gains_table
 from experiments.reporting.build import table_1, table_2, table_3
+from experiments.reporting.costs import cost_table
 from experiments.reporting.model import Table
 from experiments.reporting.render import LEGEND, to_csv, to_html, to_latex, to_markdown
 from experiments.reporting.sheet import environments
-from experiments.reporting.side_tables import cost_table, differences_table, policies_table
+from experiments.reporting.side_tables import differences_table, policies_table
 
 
 def all_tables(rows: Sequence[Row]) -> list[Table]:

@@ -1,15 +1,35 @@
-"""Reads what a run, or a sweep of runs, has left in its folder; anything may be missing."""
+"""Reads what a run or a sweep has left in its folder, or the rows that were kept of many.
+
+Anything may be missing. What a run set otherwise than the shipped config is added to its rows, so
+that they can still be told apart when the config no longer lies beside them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from typing import Any
+import shlex
+from typing import Any, NamedTuple
 
 from experiments.records import Row, read_rows
+from experiments.reporting.overrides import FIELD, overrides_of
 
 CONFIG, STAMP, ROWS = "config.json", "environment.json", "rows.jsonl"
+
+
+class Job(NamedTuple):
+    """A run, as its folder says.
+
+    Attributes:
+      name: Its folder below that of the sweep.
+      config: Its config.
+      methods: Methods that its last command asked for; none if it does not say.
+    """
+
+    name: str
+    config: dict[str, Any]
+    methods: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +43,8 @@ class Workdir:
       rows: All result rows below the folder, those of the run's policies included.
       jobs: Names of the runs of a sweep; empty for a run.
       missing: What is not there, in words.
+      runs: The runs, one for a run.
+      kept: Whether it holds rows kept of many runs, as `results/` does.
     """
 
     path: pathlib.Path
@@ -31,10 +53,14 @@ class Workdir:
     rows: list[Row]
     jobs: tuple[str, ...]
     missing: tuple[str, ...]
+    runs: tuple[Job, ...] = ()
+    kept: bool = False
 
     @property
     def title(self) -> str:
         """A heading that says what was run."""
+        if self.kept:
+            return "Kept results"
         if self.jobs:
             return f"Sweep of {len(self.jobs)} runs"
         names = ("environment", "behavior", "variant")
@@ -51,16 +77,40 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}: give the --workdir of a run or a sweep")
-    missing: list[str] = []
-    jobs: tuple[str, ...] = ()
-    if not (path / CONFIG).exists():
-        jobs = tuple(str(found.parent.relative_to(path)) for found in sorted(path.rglob(CONFIG)))
+    configs = [path / CONFIG] if (path / CONFIG).exists() else sorted(path.rglob(CONFIG))
     files = [*sorted(path.rglob(ROWS)), *sorted(path.glob("policies/*.jsonl"))]
-    rows = [row for file in files for row in read_rows(file)]
-    config, stamp = ({} if jobs else _read_json(path / name, missing) for name in (CONFIG, STAMP))
+    if not configs and not any(path.rglob(ROWS)) and (kept := read_rows(path)):
+        return Workdir(path, {}, {}, kept, (), (), kept=True)
+    missing: list[str] = []
+    single = not configs or configs[0].parent == path
+    config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
+    runs = tuple(_job(path, found.parent) for found in configs)
+    overrides = {run.name: overrides_of(run.config) for run in runs}
+    rows = [
+        row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
+        for file in files
+        for row in read_rows(file)
+    ]
     if not rows:
         missing.append(f"{ROWS} (no results yet)")
-    return Workdir(path, config, stamp, rows, jobs, tuple(missing))
+    jobs = () if single else tuple(run.name for run in runs)
+    return Workdir(path, config, stamp, rows, jobs, tuple(missing), runs)
+
+
+def _job(path: pathlib.Path, folder: pathlib.Path) -> Job:
+    command = _read_json(folder / STAMP, []).get("command")
+    return Job(_name(path, folder), _read_json(folder / CONFIG, []), _methods(command))
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return str(folder.relative_to(path))
+
+
+def _methods(command: Any) -> tuple[str, ...]:
+    """The `--methods` of a command."""
+    words = shlex.split(command) if isinstance(command, str) else []
+    given = [word.partition("=")[2] for word in words if word.startswith("--methods=")]
+    return tuple(given[-1].split(",")) if given else ()
 
 
 def _read_json(path: pathlib.Path, missing: list[str]) -> dict[str, Any]:

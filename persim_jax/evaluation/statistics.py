@@ -20,15 +20,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from persim_jax.evaluation.aggregate import LEVEL, Array, Estimate
 
-Cell: TypeAlias = Sequence[ArrayLike]
+Cell: TypeAlias = Sequence[ArrayLike] | NDArray[np.float64]
 """Per trial the values of its episodes `[E]`; trials may differ in length."""
 
 NUM_RESAMPLES = 2000
-TRIALS, EPISODES, BOTH = "trials", "episodes", "trials, episodes where there is one trial"
+TRIALS, EPISODES, BOTH = "trials", "episodes", "trials; episodes of one trial"
 
 
 class Pooled(NamedTuple):
@@ -142,6 +142,31 @@ def improvement(
     sides = [scores for pair in pairs for scores in pair]
     estimate = _estimate(value, draws, level)
     return Pooled(*estimate, _over(sides), len(pairs), sum(x.runs.size for x, _ in pairs))
+
+
+def median_interval(
+    trials: Cell, level: float = LEVEL, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Estimate:
+    """Returns the mean over trials of the median over episodes, episodes resampled in each trial.
+
+    Args:
+      trials: Per trial its episodes' values `[E]`.
+      level: Coverage of the interval.
+      num_resamples: Bootstrap resamples.
+      seed: Seed of the resampling.
+
+    Raises:
+      ValueError: If the level is not between 0 and 1.
+    """
+    kept = [found for trial in trials if (found := _finite(trial)).size]
+    if not kept:
+        return Estimate(math.nan)
+    rng = np.random.default_rng(seed)
+    value = float(np.mean([np.median(found) for found in kept]))
+    if min(found.size for found in kept) < 2:
+        return Estimate(value)
+    draws = [np.median(_drawn(found, num_resamples, rng), axis=1) for found in kept]
+    return _estimate(value, np.mean(draws, axis=0), level)
 
 
 class _Scores(NamedTuple):

@@ -103,7 +103,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(trials: int, episod
 
 def test_one_trial_is_an_interval_over_episodes_and_says_so() -> None:
     single = [[RNG.normal(size=30)], [RNG.normal(size=30)]]
-    several = [*single, RNG.normal(size=(3, 30))]
+    several = [*single, list(RNG.normal(size=(3, 30)))]
     assert aggregate(single).over == "episodes"
     assert "one trial" in aggregate(several).over
     one = aggregate([[[1.0]]])
