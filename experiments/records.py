@@ -24,6 +24,7 @@ __all__ = [
     "Row",
     "RowContext",
     "append_rows",
+    "changing_rows",
     "code_version",
     "config_digest",
     "environment_stamp",
@@ -180,6 +181,25 @@ def append_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         merged = merge_rows(old, [jsonable(row) for row in rows])
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in merged)
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+@contextlib.contextmanager
+def changing_rows(path: str | os.PathLike[str]) -> Iterator[list[Row]]:
+    """The rows of a file, to be changed in place; they are written at the end if they differ.
+
+    No other process adds rows meanwhile. If anything goes wrong the file stays as it is.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusive(path.parent):
+        rows = read_rows(path) if path.exists() else []
+        before = list(rows)
+        yield rows
+        for row in rows:
+            _check(row)
+        if rows != before:
+            lines = (json.dumps(jsonable(r), ensure_ascii=False, allow_nan=False) for r in rows)
+            write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:

@@ -119,13 +119,13 @@ def _panel(
     axes.set_title(", ".join(where))
     axes.set_ylabel(METRICS[first.metric])
     values = [p.value for curve in curves for p in curve.points]
-    if first.metric == "rmse_mean" and min(values) > 0:
+    if first.metric == "rmse_mean" and 0 < 10 * min(values) < max(values):
         axes.set_yscale("log")
     xs = sorted({p.x for curve in curves for p in curve.points})
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
     if ticks:
-        axes.set_xticks(xs, [ticks[x] for x in xs], rotation=20)
+        axes.set_xticks(range(len(ticks)), ticks, rotation=20)
     else:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])

@@ -25,6 +25,8 @@ def to_bars(counts: Sequence[Count]) -> str:
             parts.append(f'<h3>{html.escape(title)}</h3><ul class="bars">{bars}</ul>')
     legend = ", ".join(f"{MARKS[verdict]} {word}" for verdict, word in _WORDS.items())
     note = f"Cells by their error or return against the paper's: {legend}."
+    if any(count.absent for count in counts):
+        note += " Dashed: cells without rows yet."
     return f'{"".join(parts)}<p class="note">{html.escape(note)}</p>' if parts else ""
 
 
@@ -36,6 +38,9 @@ def _bar(count: Count) -> str:
         if number
     )
     words = ", ".join(f"{number} {_WORDS[verdict]}" for verdict, number in numbers.items())
+    if count.absent:
+        pieces += f'<span class="bar absent" style="flex-grow:{count.absent}">{count.absent}</span>'
+        words += f", {count.absent} without rows"
     title = html.escape(count.title)
     return (
         f'<li><span class="bar-name">{title}</span>'

@@ -13,6 +13,7 @@ from experiments.reporting.model import Table
 from experiments.reporting.overrides import FIELD, is_study, shipped_config
 from experiments.reporting.selection import BEHAVIOR_ORDER, METHOD_ORDER, ordered, select
 from experiments.reporting.sheet import is_policy
+from experiments.reporting.workdir import MEASURES
 
 RANDOM = "random"
 METRICS = frozenset({"rmse_mean", "r2_median", "return_mean"})
@@ -26,6 +27,7 @@ def run_command(
     variant: str = "default",
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    measures: Sequence[str] = MEASURES,
     module: str = "experiments.run",
 ) -> str:
     """Returns one line for a shell at the root of the repository.
@@ -40,6 +42,7 @@ def run_command(
       variant: Of the config.
       seed: Of the config.
       overrides: Further fields by dotted name.
+      measures: What to measure of each method.
       module: The launcher.
     """
     config = f"configs/{environment}.py" + ("" if variant == "default" else f":{variant}")
@@ -55,6 +58,7 @@ def run_command(
         *(shlex.quote(f"--config.{k}={_literal(v)}") for k, v in (overrides or {}).items()),
         f"--config.trial={trial}",
         *([f"--methods={','.join(ordered(methods, METHOD_ORDER))}"] if methods else []),
+        *([] if set(measures) >= set(MEASURES) else (f"--measures={m}" for m in measures)),
         f"--workdir=runs/{folder}_{trial}",
     ]
     line = " ".join(words)

@@ -95,7 +95,8 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
     rows = workdir.rows
     main = {name: _main_tables(workdir, name) for name in _environments(workdir)}
     placings = standing.placings(table for tables in main.values() for table in tables)
-    found = standing.counts(placings)
+    done = coverage(workdir)
+    found = standing.counts(placings, done.absent)
     sections, undrawn = _sections(workdir, main, policy_rows)
     return Content(
         workdir=workdir,
@@ -105,7 +106,7 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
         behind=_behind(placings),
         sentences=tuple(_sentences(rows, main)),
         sections=tuple(s for s in sections if s.tables or s.pictures),
-        coverage=coverage(workdir),
+        coverage=done,
         missing=(*workdir.missing, *undrawn),
     )
 
@@ -133,7 +134,7 @@ def _sections(
         Section("unseen", "Unseen agents", tuple(newcomers_tables(rows)), drawn.unseen),
         Section("studies", "Studies of one setting", tuple(studies.values()), drawn.studies),
         Section("figures", "Figures", (), drawn.figures),
-        Section("cost", "Cost, and the policies behind the data", tuple(cost)),
+        Section("costs", "Cost, and the policies behind the data", tuple(cost)),
         Section("measured", "Measured with", (conditions,) if conditions.lines else ()),
     ], drawn.missing
 

@@ -32,6 +32,8 @@ MEASURED: Mapping[str, Column] = {
     "collect_steps_per_second": Column("Collection", "steps / s"),
 }
 """Metrics whose rows say what something cost; of errors and returns it is their `wall_s`."""
+NO_METHOD = "any"
+"""Method of rows that belong to no method, such as the speed of collecting data."""
 _BY_AGENT = (PREDICTION[0], CONTROL[0])
 
 
@@ -56,7 +58,7 @@ def cost_table(rows: Sequence[Row]) -> Table:
         labels = (
             model.environment_name(environment),
             model.behavior_name(behavior),
-            model.method_name(method),
+            "collection of data" if method == NO_METHOD else model.method_name(method),
             device,
         )
         cells = tuple(plain(_cost_text(mean)) for mean in means)
@@ -80,7 +82,9 @@ def conditions_table(rows: Sequence[Row]) -> Table:
         groups[tuple(str(row.get(name) or "unknown") for name in names)].append(row)
     lines = []
     for name, found in sorted(groups.items(), key=lambda x: _latest(x[1]), reverse=True):
-        methods = ordered({row["method"] for row in found if not is_policy(row)}, METHOD_ORDER)
+        methods = ordered(
+            {row["method"] for row in found if not is_policy(row)} - {NO_METHOD}, METHOD_ORDER
+        )
         shown = ", ".join(model.method_name(method) for method in methods[:4])
         more = f" and {len(methods) - 4} more" if len(methods) > 4 else ""
         places = ordered({row["environment"] for row in found}, ENVIRONMENT_ORDER)

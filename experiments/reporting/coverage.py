@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,7 +11,7 @@ from experiments.reporting import model
 from experiments.reporting.build import ABLATIONS, CONTROL, PREDICTION, is_ablation
 from experiments.reporting.commands import run_command
 from experiments.reporting.model import Cell, Column, Line, Table
-from experiments.reporting.overrides import FIELD, knobs_of, overrides_of
+from experiments.reporting.overrides import FIELD, knobs_of
 from experiments.reporting.selection import (
     BEHAVIOR_ORDER,
     METHOD_ORDER,
@@ -21,7 +21,7 @@ from experiments.reporting.selection import (
     ordered,
 )
 from experiments.reporting.sheet import is_policy
-from experiments.reporting.workdir import Workdir
+from experiments.reporting.workdir import MEASURES, Workdir
 from persim_jax.evaluation import paper
 
 DEFAULT_METHODS = ("persim", TRUE_ENV)
@@ -40,6 +40,7 @@ class Plan(NamedTuple):
     variant: str = "default"
     seed: int = 0
     overrides: Mapping[str, Any] = {}
+    measures: tuple[str, ...] = MEASURES
 
 
 class Gap(NamedTuple):
@@ -68,12 +69,16 @@ class Coverage(NamedTuple):
       wanted: Cells that there would be.
       gaps: What is not done, first trials first.
       table: The share done, by table and trial.
+      absent: Cells without a row in any trial, by table, environment and method.
+      jobs: How many jobs of a sweep are in which state, in words; empty without an index.
     """
 
     done: int
     wanted: int
     gaps: tuple[Gap, ...]
     table: Table
+    absent: Mapping[tuple[int, str, str], int]
+    jobs: str = ""
 
     @property
     def sentence(self) -> str:
@@ -81,7 +86,9 @@ class Coverage(NamedTuple):
         if not self.wanted:
             return ""
         share = 100 * self.done / self.wanted
-        return f"Done: {self.done} of {self.wanted} cells of the paper's tables ({share:.0f} %)."
+        jobs = f" Jobs of the sweep: {self.jobs}." if self.jobs else ""
+        cells = f"{self.done} of {self.wanted} cells of the paper's tables, all trials"
+        return f"Done: {cells} ({share:.0f} %).{jobs}"
 
 
 def coverage(workdir: Workdir) -> Coverage:
@@ -101,7 +108,26 @@ def coverage(workdir: Workdir) -> Coverage:
         mark for trials in counts.values() for wants in trials.values() for mark in wants.values()
     ]
     gaps = _gaps([(plans[index], wants) for index, wants in lacking.items()])
-    return Coverage(sum(marks), len(marks), gaps, _share_table(counts))
+    states = Counter(run.state for run in workdir.runs if run.state)
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    return Coverage(sum(marks), len(marks), gaps, _share_table(counts), _absent(counts), jobs)
+
+
+def _absent(
+    counts: Mapping[tuple[int, str], Mapping[int, Mapping[Want, bool]]],
+) -> dict[tuple[int, str, str], int]:
+    """Cells without a row in any trial; of studies, which vary a setting, none counts."""
+    none = repr({})
+    found: dict[tuple[int, str, str], dict[tuple[Any, ...], bool]] = defaultdict(dict)
+    for (table, environment), trials in counts.items():
+        for wants in trials.values():
+            for want, done in wants.items():
+                _, behavior, method, _, knobs, metric, agent = want
+                if knobs == none:
+                    cells = found[table, environment, method]
+                    cell = (behavior, metric, agent)
+                    cells[cell] = cells.get(cell, False) or done
+    return {name: sum(not done for done in cells.values()) for name, cells in found.items()}
 
 
 def _plans(workdir: Workdir) -> Iterator[Plan]:
@@ -126,7 +152,8 @@ def _plans(workdir: Workdir) -> Iterator[Plan]:
             run.methods or _methods(workdir.rows, environment, behavior),
             config.get("variant", "default"),
             config.get("seed", 0),
-            overrides_of(config),
+            run.overrides,
+            run.measures,
         )
 
 
@@ -151,7 +178,7 @@ def _wants(plan: Plan) -> Iterator[tuple[int, Want]]:
         like = "persim" if is_ablation(method) else method
         behavior = NO_BEHAVIOR if method == TRUE_ENV else plan.behavior
         for table, data, name, agent in printed:
-            if (data, name) == (behavior, like):
+            if (data, name) == (behavior, like) and MEASURES[table > 1] in plan.measures:
                 where = (plan.environment, behavior, method, plan.trial, knobs)
                 yield table, (*where, METRIC[table], agent)
 
@@ -181,7 +208,7 @@ def _gaps(lacking: Sequence[tuple[Plan, list[tuple[int, Want]]]]) -> tuple[Gap, 
         missing = [names[cell.partition(":")[0]] for cell in cells]
         command = run_command(
             plan.environment, plan.behavior, missing, trials, plan.variant, plan.seed,
-            plan.overrides,
+            plan.overrides, plan.measures,
         )  # fmt: skip
         gaps.append(Gap(title, trials, cells, sum(count for _, count in members), command))
     return tuple(sorted(gaps, key=lambda gap: gap.trials))

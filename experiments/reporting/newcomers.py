@@ -21,7 +21,7 @@ _NEWCOMERS = re.compile(
 )
 _KNOWN = re.compile(r"rmse_known_agents_(?P<policy>behavior|test_policy)")
 POLICIES: Mapping[str, str] = {"behavior": "of the data", "test_policy": "of the test"}
-KNOWN, SHOWN, TOLD = "known agents", "transitions only", "transitions and covariates"
+SHOWN, TOLD = "transitions", "covariates, too"
 
 
 def is_of_newcomers(metric: str) -> bool:
@@ -77,15 +77,15 @@ def _table(environment: str, behavior: str, rows: Sequence[Row]) -> Table:
                 labels = (POLICIES[policy], source)
                 bound = _cell(known.get(policy))
                 lines.append(Line(labels, (*line, bound), behavior, "persim", command))
-    head = [Column(f"{count} shown", "transitions") for count in counts]
+    head = [Column(str(count), "transitions") for count in counts]
     sizes = sorted({len(row["agent_values"]) for row in rows if row.get("agent_values")})
     return Table(
         name=f"unseen_{behavior}",
         environment=environment,
         title=f"Unseen agents, {model.environment_name(environment)}, "
         f"{model.behavior_name(behavior)} data: median RMSE over newcomers",
-        stubs=("Policy", "Known of a newcomer"),
-        columns=(*head, Column("Known agents", "trained on, the bound")),
+        stubs=("Policy", "Known"),
+        columns=(*head, Column("Known agents", "the bound")),
         lines=tuple(lines),
         notes=(
             f"Newcomers: {' or '.join(map(str, sizes)) or 'unknown'}, drawn by another seed. In "
@@ -103,8 +103,8 @@ def _cell(row: Row | None) -> Cell:
     if math.isfinite(low):
         interval = f"[{model.error_text(low)}, {model.error_text(high)}]"
     measured = Measure(row["metric"], float(row["value"]), low=low, high=high)
-    pieces = ((model.error_text(float(row["value"])), ""), (interval, ""))
-    return Cell(pieces if interval else pieces[:1], measures=(measured,))
+    pieces = ((model.error_text(float(row["value"])), ""),)
+    return Cell(pieces, extra=interval, measures=(measured,))
 
 
 def _interval(row: Row) -> tuple[float, float]:

@@ -30,7 +30,7 @@ def to_page(content: Content) -> str:
         *_parts(content, "unseen"),
         *_parts(content, "studies"),
         *_parts(content, "figures"),
-        *_parts(content, "cost"),
+        *_parts(content, "costs"),
         ("runs", "Runs", _list(content.workdir.jobs)),
         ("conditions", "How it was made", _conditions(content)),
     ]

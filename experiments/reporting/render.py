@@ -96,7 +96,7 @@ def to_html(table: Table) -> str:
         body.append(f"<tr>{labels}{''.join(_html_cell(cell) for cell in line.cells)}</tr>")
     name = "-".join(part for part in (table.name, table.environment) if part)
     grid = (
-        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
+        f'<div class="scroll {table.name}" tabindex="0" role="region" aria-labelledby="{name}">'
         f'<table aria-labelledby="{name}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )

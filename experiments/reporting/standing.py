@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.reporting import model
+from experiments.reporting.build import is_ablation
 from experiments.reporting.measures import BETTER, LOWER_IS_BETTER, SAME, WORSE, Measure
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import ENVIRONMENT_ORDER
 from experiments.reporting.sheet import is_augmented
 
 OURS = "persim"
+ABSENT = "absent"
 METRICS = {"rmse_mean": "RMSE", "r2_median": "R²", "return_mean": "return"}
 
 
@@ -40,7 +42,7 @@ class Placing:
     @property
     def is_ours(self) -> bool:
         """Whether the method is PerSim, alone or behind an offline learner."""
-        return self.method == OURS or is_augmented(self.method)
+        return _is_ours(self.method)
 
     @property
     def gap(self) -> float:
@@ -57,7 +59,17 @@ class Placing:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How cells of one table, environment and group of methods stand; errors and returns only."""
+    """How cells of one table, environment and group of methods stand; errors and returns only.
+
+    Attributes:
+      table: Number of the paper's table.
+      environment: Its name.
+      is_ours: Whether of PerSim, or of the other methods.
+      better: Cells better than the paper's.
+      same: The same.
+      worse: Worse.
+      absent: Cells that would be there, and have no row yet.
+    """
 
     table: int
     environment: str
@@ -65,6 +77,7 @@ class Count:
     better: int
     same: int
     worse: int
+    absent: int = 0
 
     @property
     def total(self) -> int:
@@ -94,17 +107,30 @@ def placings(tables: Iterable[Table]) -> list[Placing]:
     ]
 
 
-def counts(found: Sequence[Placing]) -> list[Count]:
-    """Returns the counts per table, environment and group, tables first; R² is not counted."""
-    grouped: dict[tuple[bool, int, int, str], Counter[str]] = {}
+def counts(
+    found: Sequence[Placing], absent: Mapping[tuple[int, str, str], int] | None = None
+) -> list[Count]:
+    """Returns the counts per table, environment and group, ours first; R² is not counted.
+
+    Args:
+      found: The numbers.
+      absent: Cells without a row by table, environment and method. Of Table 3 those of methods with
+        synthetic trajectories count, as the others stand in Table 2.
+    """
+    grouped: dict[tuple[bool, int, str], Counter[str]] = defaultdict(Counter)
     for placing in found:
         if placing.measure.metric != "r2_median":
-            rank = _rank(placing.environment)
-            name = (not placing.is_ours, placing.table, rank, placing.environment)
-            grouped.setdefault(name, Counter())[placing.measure.verdict] += 1
+            name = (placing.is_ours, placing.table, placing.environment)
+            grouped[name][placing.measure.verdict] += 1
+    for (table, environment, method), number in (absent or {}).items():
+        if (table != 3 or is_augmented(method)) and not is_ablation(method):
+            grouped[_is_ours(method), table, environment][ABSENT] += number
     return [
-        Count(table, environment, not others, count[BETTER], count[SAME], count[WORSE])
-        for (others, table, _, environment), count in sorted(grouped.items())
+        Count(table, environment, ours, count[BETTER], count[SAME], count[WORSE], count[ABSENT])
+        for (ours, table, environment), count in sorted(
+            grouped.items(), key=lambda x: (not x[0][0], x[0][1], _rank(x[0][2]), x[0][2])
+        )
+        if count.total()
     ]
 
 
@@ -114,27 +140,30 @@ def behind(found: Iterable[Placing]) -> list[Placing]:
 
 
 def behind_table(found: Sequence[Placing], name: str, title: str) -> Table:
-    """Makes the table of the cells behind the paper, worst first."""
+    """Makes the table of the numbers behind the paper, worst first."""
     lines = []
-    for placing in behind(found):
+    late = behind(found)
+    for placing in late:
         measured = placing.measure
         assert measured.paper is not None
-        cells = [
-            Cell(pieces=((_with_interval(measured), ""),)),
+        cells = (
+            Cell(pieces=((_written(measured), WORSE), *_interval(measured))),
             Cell(pieces=((model.minus(measured.paper.text), ""),)),
-            Cell(pieces=((_gap_text(placing), WORSE),)),
-        ]
-        labels = (
-            f"Table {placing.table}, {METRICS[measured.metric]}",
+        )
+        what = f"Table {placing.table}, {METRICS[measured.metric]}"
+        where = (
             model.environment_name(placing.environment),
             model.behavior_name(placing.behavior),
             model.method_name(placing.method),
             placing.agent,
         )
-        lines.append(Line(labels, tuple(cells), placing.behavior, placing.method))
-    columns = (Column("Ours", "95 % interval"), Column("Paper"), Column("Behind by"))
-    stubs = ("Number", "Environment", "Data", "Method", "Agent")
-    return Table(name, "", title, stubs, columns, tuple(lines))
+        labels = (_gap_text(placing), f"{what}: {', '.join(where)}")
+        lines.append(Line(labels, cells, placing.behavior, placing.method))
+    notes: tuple[str, ...] = ("Behind by: share of the paper's number; of R², the difference.",)
+    if any(not math.isfinite(placing.measure.low) for placing in late):
+        notes += ("Where ours has no interval, of one episode, the paper's spread alone decides.",)
+    columns = (Column("Ours", "95 % interval"), Column("Paper"))
+    return Table(name, "", title, ("Behind by", "Number"), columns, tuple(lines), notes)
 
 
 def headline(found: Sequence[Count]) -> str:
@@ -146,10 +175,16 @@ def headline(found: Sequence[Count]) -> str:
     better, same, worse = (
         sum(getattr(count, name) for count in ours) for name in (BETTER, SAME, WORSE)
     )
+    absent = sum(count.absent for count in ours)
+    more = f" {absent} more are not measured yet." if absent else ""
     return (
-        f"Of {total} errors and returns of PerSim that the paper has, too, {better} are better "
-        f"than the paper's, {same} the same, {worse} worse."
+        f"Of {total} errors and returns of PerSim, alone or behind an offline learner, {better} "
+        f"are better than the paper's, {same} the same, {worse} worse.{more}"
     )
+
+
+def _is_ours(method: str) -> bool:
+    return method == OURS or is_augmented(method)
 
 
 def _rank(environment: str) -> int:
@@ -157,14 +192,22 @@ def _rank(environment: str) -> int:
     return ENVIRONMENT_ORDER.index(environment) if known else len(ENVIRONMENT_ORDER)
 
 
-def _with_interval(measured: Measure) -> str:
-    write = {"rmse_mean": model.error_text, "r2_median": model.r2_text}.get(
-        measured.metric, model.return_text
-    )
-    interval = ""
-    if math.isfinite(measured.low):
-        interval = f" [{write(measured.low)}, {write(measured.high)}]"
-    return write(measured.value) + interval
+def _written(measured: Measure) -> str:
+    if measured.metric == "return_mean":
+        return model.return_text(measured.value, measured.std)
+    return _writer(measured)(measured.value)
+
+
+def _interval(measured: Measure) -> tuple[tuple[str, str], ...]:
+    if not math.isfinite(measured.low):
+        return ()
+    write = _writer(measured)
+    return ((f"[{write(measured.low)}, {write(measured.high)}]", ""),)
+
+
+def _writer(measured: Measure) -> Callable[[float], str]:
+    known = {"rmse_mean": model.error_text, "r2_median": model.r2_text}
+    return known.get(measured.metric, model.return_text)
 
 
 def _gap_text(placing: Placing) -> str:

@@ -179,7 +179,7 @@ def test_policies_come_from_accepted_rows(tmp_path: pathlib.Path) -> None:
 
 def test_accepted_rows_replace_by_identity(tmp_path: pathlib.Path) -> None:
     rows = [returns([1.0, 2.0]), returns([3.0, 4.0], method="true_env")]
-    written = accept_rows(rows, tmp_path)
+    written = accept_rows(rows, tmp_path).files
     assert [path.relative_to(tmp_path).as_posix() for path in written] == [
         "mountain_car/any.jsonl",
         "mountain_car/random.jsonl",
@@ -200,7 +200,7 @@ def test_dirty_rows_need_leave(tmp_path: pathlib.Path) -> None:
     dirty = row("rmse_mean", 1.0, code_version="abc-dirty")
     with pytest.raises(ValueError, match="Commit and run again, or pass --allow_dirty"):
         accept_rows([dirty], tmp_path)
-    assert len(accept_rows([dirty], tmp_path, allow_dirty=True)) == 1
+    assert accept_rows([dirty], tmp_path, allow_dirty=True).num_taken == 1
     with pytest.raises(ValueError, match="no rows to accept"):
         accept_rows([], tmp_path)
 
