@@ -36,8 +36,9 @@ _CHOSEN: dict[str, dict[str, dict[str, tuple[float, int]]]] = {
         "cql": {"p": (1.0, 20_000), "a": (4.0, 5_000), "k": (0.1, 10_000)},
     },
     "half_cheetah": {
+        # `k`, whose simulators take a quarter of an hour, has the settings of `a`.
         "bcq": {"p": (0.05, 10_000), "a": (0.05, 10_000), "k": (0.05, 10_000)},
-        "cql": {"p": (5.0, 10_000), "a": (5.0, 10_000), "k": (5.0, 10_000)},
+        "cql": {"p": (5.0, 10_000), "a": (1.0, 5_000), "k": (1.0, 5_000)},
     },
 }
 
