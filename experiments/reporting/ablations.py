@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from experiments.records import Row
 from experiments.reporting import model
-from experiments.reporting.build import ABLATIONS, CONTROL, PREDICTION, is_ablation
+from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
 from experiments.reporting.measures import (
     BETTER,
     LOWER_IS_BETTER,
@@ -17,7 +17,13 @@ from experiments.reporting.measures import (
     measure,
 )
 from experiments.reporting.model import Cell, Column, Line, Table
-from experiments.reporting.selection import BEHAVIOR_ORDER, AgentKey, common_episodes, ordered
+from experiments.reporting.selection import (
+    ABLATIONS,
+    BEHAVIOR_ORDER,
+    AgentKey,
+    common_episodes,
+    ordered,
+)
 from experiments.reporting.sheet import Sheet, make_sheet
 from persim_jax.evaluation import aggregate, paper
 

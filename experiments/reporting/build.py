@@ -11,6 +11,7 @@ from experiments.reporting import model
 from experiments.reporting.measures import Measure
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
+    ABLATIONS,
     BEHAVIOR_ORDER,
     METHOD_ORDER,
     SMOKE,
@@ -22,8 +23,6 @@ from experiments.reporting.sheet import Sheet, is_augmented, make_sheet, shortfa
 from persim_jax.evaluation import aggregate, paper
 
 PREDICTION, CONTROL = ("rmse_mean", "r2_median"), ("return_mean",)
-ABLATIONS = ("concat_mlp", "pooled_mlp", "per_agent_mlp")
-"""Methods of our own that leave one idea of PerSim out; they have tables of their own."""
 STUBS = ("Data", "Method")
 
 

@@ -17,14 +17,14 @@ from experiments.reporting.model import Table
 from experiments.reporting.newcomers import newcomers_tables
 from experiments.reporting.overview import overview_tables
 from experiments.reporting.pictures import draw_pictures
-from experiments.reporting.selection import SMOKE
+from experiments.reporting.selection import ABLATIONS, SMOKE
 from experiments.reporting.sheet import environments, is_policy
 from experiments.reporting.studies import study_tables
 from experiments.reporting.workdir import Workdir
 from persim_jax.evaluation import paper
 
 DEFAULT_METHODS = ("persim", TRUE_ENV)
-PREDICTING = frozenset({"persim", "cadm_vanilla", "cadm_pets", *build.ABLATIONS})
+PREDICTING = frozenset({"persim", "cadm_vanilla", "cadm_pets", *ABLATIONS})
 
 
 @dataclasses.dataclass(frozen=True)

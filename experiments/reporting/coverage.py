@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from experiments.records import NO_BEHAVIOR, TRUE_ENV, Row
 from experiments.reporting import model
-from experiments.reporting.build import ABLATIONS, CONTROL, PREDICTION, is_ablation
+from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
 from experiments.reporting.commands import run_command
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.overrides import FIELD, knobs_of
 from experiments.reporting.selection import (
+    ABLATIONS,
     BEHAVIOR_ORDER,
     METHOD_ORDER,
     SMOKE,

@@ -92,7 +92,8 @@ def read_workdir(path: pathlib.Path) -> Workdir:
         raise FileNotFoundError(f"no folder {path}: give the --workdir of a run or a sweep")
     configs = [path / CONFIG] if (path / CONFIG).exists() else _below(path, CONFIG)
     files = [*_below(path, ROWS), *sorted(path.glob("policies/*.jsonl"))]
-    if not configs and not _below(path, ROWS) and (kept := read_rows(path)):
+    begun = configs or _below(path, ROWS) or (path / INDEX).exists()
+    if not begun and (kept := read_rows(path)):
         return Workdir(path, {}, {}, kept, (), (), kept=True)
     missing: list[str] = []
     single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
