@@ -188,18 +188,24 @@ def changing_rows(path: str | os.PathLike[str]) -> Iterator[list[Row]]:
     """The rows of a file, to be changed in place; they are written at the end if they differ.
 
     No other process adds rows meanwhile. If anything goes wrong the file stays as it is.
+
+    Raises:
+      ValueError: If the file has a line that is not a row, which would be lost.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(path.parent):
         rows = read_rows(path) if path.exists() else []
         before = list(rows)
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        if sum(bool(line.strip()) for line in lines) != len(rows):
+            raise ValueError(f"{path} has lines that are no result rows: mend or delete them first")
         yield rows
         for row in rows:
             _check(row)
         if rows != before:
-            lines = (json.dumps(jsonable(r), ensure_ascii=False, allow_nan=False) for r in rows)
-            write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+            texts = (json.dumps(jsonable(r), ensure_ascii=False, allow_nan=False) for r in rows)
+            write_atomically(path, "".join(f"{text}\n" for text in texts).encode())
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:

@@ -73,7 +73,7 @@ _STUDY = (
 def _figures(workdir: Workdir) -> tuple[list[Picture], list[str]]:
     if workdir.kept:
         return [picture for picture in _SHIPPED if picture.path.exists()], []
-    if not workdir.jobs:
+    if not workdir.is_sweep:
         return draw_gallery(workdir.path, workdir.config)
     found: list[Picture] = []
     drawn: set[str] = set()

@@ -13,6 +13,7 @@ import json
 import pathlib
 import re
 import shlex
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -70,12 +71,17 @@ class Workdir:
     kept: bool = False
 
     @property
+    def is_sweep(self) -> bool:
+        """Whether it holds many runs, begun or planned."""
+        return bool(self.jobs) or any(run.state for run in self.runs)
+
+    @property
     def title(self) -> str:
         """A heading that says what was run."""
         if self.kept:
             return "Kept results"
-        if self.jobs:
-            return f"Sweep of {len(self.jobs)} runs"
+        if self.is_sweep:
+            return f"Sweep of {len({run.name for run in self.runs} | {*self.jobs})} runs"
         names = ("environment", "behavior", "variant")
         parts = [str(self.config[name]).replace("_", " ") for name in names if name in self.config]
         return ", ".join(parts) or self.path.name
@@ -93,9 +99,9 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     configs = [path / CONFIG] if (path / CONFIG).exists() else _below(path, CONFIG)
     files = [*_below(path, ROWS), *sorted(path.glob("policies/*.jsonl"))]
     begun = configs or _below(path, ROWS) or (path / INDEX).exists()
-    if not begun and (kept := read_rows(path)):
-        return Workdir(path, {}, {}, kept, (), (), kept=True)
     missing: list[str] = []
+    if not begun and (kept := _read_rows(path, missing)):
+        return Workdir(path, {}, {}, kept, (), tuple(missing), kept=True)
     single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
     config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
     runs = tuple(_job(path, found.parent) for found in configs)
@@ -103,13 +109,22 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     rows = [
         row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
         for file in files
-        for row in read_rows(file)
+        for row in _read_rows(file, missing)
     ]
     if not rows:
         missing.append(f"{ROWS} (no results yet)")
     jobs = () if single else tuple(run.name for run in runs)
     planned = read_index(path / INDEX, {run.name: run.config for run in runs})
     return Workdir(path, config, stamp, rows, jobs, tuple(missing), planned or runs)
+
+
+def _read_rows(path: pathlib.Path, missing: list[str]) -> list[Row]:
+    """Rows of a file or folder; lines that are none are said in the report, and the rest used."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = read_rows(path)
+    missing += [str(warning.message) for warning in caught]
+    return rows
 
 
 def read_index(path: pathlib.Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Job, ...]:
