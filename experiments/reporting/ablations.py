@@ -21,10 +21,10 @@ from experiments.reporting.selection import (
     ABLATIONS,
     BEHAVIOR_ORDER,
     AgentKey,
-    common_episodes,
     ordered,
 )
 from experiments.reporting.sheet import Sheet, make_sheet
+from experiments.reporting.side_tables import paired_episodes
 from persim_jax.evaluation import aggregate, paper
 
 REFERENCE = "persim"
@@ -86,15 +86,7 @@ def against(rows: Sequence[Row], others: Sequence[Row]) -> str:
 
     Both are rows of one metric and agent; unknown, which is empty, without pairs.
     """
-    partners = {(row["trial"], row.get("seed")): row for row in others}
-    pairs = [
-        common_episodes(row, partner)
-        for row in rows
-        if (partner := partners.get((row["trial"], row.get("seed")))) is not None
-        and row.get("episode_values")
-        and partner.get("episode_values")
-    ]
-    a, b = ([value for pair in pairs for value in pair[i]] for i in (0, 1))
+    a, b, _ = paired_episodes(rows, others)
     found = aggregate.paired_difference(a, b)
     if not math.isfinite(found.value):
         return ""

@@ -35,6 +35,7 @@ MEASURED: Mapping[str, Column] = {
 NO_METHOD = "any"
 """Method of rows that belong to no method, such as the speed of collecting data."""
 _BY_AGENT = (PREDICTION[0], CONTROL[0])
+_SECONDS = ("train_seconds", "compile_seconds", *_BY_AGENT)
 
 
 def cost_table(rows: Sequence[Row]) -> Table:
@@ -70,8 +71,29 @@ def cost_table(rows: Sequence[Row]) -> Table:
         stubs=("Environment", "Data", "Method", "Device"),
         columns=tuple(MEASURED.values()),
         lines=tuple(made),
+        notes=tuple(_totals(lines)),
         missing=() if made else ("rows of training time and planning speed",),
     )
+
+
+def _totals(lines: Mapping[tuple[str, ...], Mapping[str, Mapping[Any, float]]]) -> list[str]:
+    """Says how long each device worked on the rows that are shown, in all trials."""
+    seconds: dict[str, float] = defaultdict(float)
+    for name, metrics in lines.items():
+        for metric, trials in metrics.items():
+            if metric in _SECONDS:
+                seconds[name[-1]] += sum(trials.values())
+    return [
+        f"On {device}: {_duration(total)} of training, compilation, prediction tests and episodes "
+        "in all trials, as far as rows say."
+        for device, total in sorted(seconds.items())
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} hours"
+    return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.3g} seconds"
 
 
 def conditions_table(rows: Sequence[Row]) -> Table:

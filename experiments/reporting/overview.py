@@ -114,7 +114,7 @@ def _line(environment: str, ours: Cells, theirs: Cells, method: str, metric: str
     counts = (str(means[1].num_cells), str(means[1].num_runs), better.over)
     plain = [Cell(pieces=((text, ""),)) for text in counts]
     labels = (model.environment_name(environment), model.method_name(method))
-    return Line(labels, (probability, *cells, *plain), "", method)
+    return Line(labels, (probability, *cells, *plain), "", method, environment=environment)
 
 
 def _measure(name: str, found: Pooled, verdict: str) -> Measure:

@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable
 
 from experiments.figures.gallery import Picture
+from experiments.reporting.accept import settle
 from experiments.reporting.bars import to_bars
 from experiments.reporting.content import Content
 from experiments.reporting.coverage import Gap
@@ -61,6 +62,8 @@ def _verdict(content: Content) -> str:
     strong = [content.lead, *content.headlines]
     lines = "".join(f"<p><strong>{html.escape(x)}</strong></p>" for x in strong if x)
     parts = [f'<div class="verdict">{lines}</div>', to_bars(content.counts)]
+    if content.coverage.sentence and (content.workdir.is_sweep or content.workdir.kept):
+        parts.append(f"<p>{html.escape(content.coverage.sentence)}</p>")
     ours = [table for table in content.behind if table.name == "behind"]
     others = [table for table in content.behind if table.name != "behind"]
     parts += map(to_html, ours)
@@ -81,7 +84,7 @@ def _missing(content: Content) -> str:
         parts.append(f'<div class="missing">{_list(content.missing)}</div>')
     if not found.gaps:
         return "".join(parts)
-    parts.append(f"<p>{html.escape(found.sentence)}</p>{to_html(found.table)}")
+    parts.append(to_html(found.table))
     first = min(gap.trials for gap in found.gaps)[0]
     now = [gap for gap in found.gaps if first in gap.trials]
     later = [gap for gap in found.gaps if first not in gap.trials]
@@ -148,9 +151,10 @@ def _conditions(content: Content) -> str:
 def _made_by(content: Content) -> str:
     versions = sorted({str(row.get("code_version")) for row in content.workdir.rows})
     count = len(content.workdir.rows)
+    again = count - len(settle(content.workdir.rows)[0])
     several = (
-        f" Rows of {len(versions)} code versions are kept apart: a cell shows the latest "
-        "measurement of each trial, and its command names the version."
+        f" Rows of {len(versions)} code versions are kept apart: {again} were measured again, of "
+        "which tables show the latest, and commands name the version."
     )
     made = f"Made from {count} result rows of code version {', '.join(versions) or 'unknown'}."
     return made + (several if len(versions) > 1 else "")

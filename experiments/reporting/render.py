@@ -187,7 +187,7 @@ def _records(table: Table, line: Line, cell: Cell) -> list[dict[str, object]]:
     return [
         {
             "table": table.name,
-            "environment": table.environment,
+            "environment": line.environment or table.environment,
             "behavior": line.behavior,
             "method": line.method,
             "agent": cell.agent,

@@ -62,8 +62,10 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
     )
 
 
-def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
-    """Makes the cell of ours minus others, paired by trial and episode; empty without pairs."""
+def paired_episodes(
+    ours: Sequence[Row], others: Sequence[Row]
+) -> tuple[list[float], list[float], int]:
+    """Returns the values of the episodes that both have, trial after trial, and their trials."""
     by_trial = {(row["trial"], row.get("seed")): row for row in others}
     pairs = [
         common_episodes(row, partner)
@@ -73,6 +75,12 @@ def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> C
         and partner.get("episode_values")
     ]
     a, b = ([value for pair in pairs for value in pair[i]] for i in (0, 1))
+    return a, b, len(pairs)
+
+
+def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
+    """Makes the cell of ours minus others, paired by trial and episode; empty without pairs."""
+    a, b, num_trials = paired_episodes(ours, others)
     found = aggregate.paired_difference(a, b)
     if not math.isfinite(found.value):
         return Cell(agent=agent)
@@ -80,7 +88,7 @@ def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> C
     interval = model.interval_text(found.low, found.high)
     measured = Measure("return_difference", found.value, math.nan, found.low, found.high)
     measured = dataclasses.replace(
-        measured, num_trials=len(pairs), num_episodes=len(a), verdict=verdict
+        measured, num_trials=num_trials, num_episodes=len(a), verdict=verdict
     )
     pieces = ((model.return_text(found.value), verdict), (interval, ""))
     return Cell(pieces, measures=(measured,), agent=agent)

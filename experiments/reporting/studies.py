@@ -187,7 +187,9 @@ def _table(knob: str, rows: Sequence[Row]) -> Table:
         cells = tuple(_cell(points.get(x), curve.metric) for x in xs)
         where = (curve.environment, curve.behavior, curve.method, curve.metric)
         own = [row for row in measured if tuple(row[name] for name in _NAMES) == where]
-        lines.append(Line(labels, cells, curve.behavior, curve.method, command_of(own)))
+        command = command_of(own)
+        keys = (curve.behavior, curve.method, command, curve.environment)
+        lines.append(Line(labels, cells, *keys))
     return Table(
         name=knob.replace(".", "_"),
         environment="",
@@ -196,7 +198,7 @@ def _table(knob: str, rows: Sequence[Row]) -> Table:
         columns=tuple(Column(f"{x:,}" if isinstance(x, int) else str(x)) for x in xs),
         lines=tuple(lines),
         notes=(
-            f"Columns: {KNOBS[knob]} (`--config.{knob}`). Means over the test agents that all "
+            f"Columns: {KNOBS[knob]} (--config.{knob}). Means over the test agents that all "
             "columns of a line have, with 95 % bootstrap intervals over trials or, of one trial, "
             "episodes.",
         ),

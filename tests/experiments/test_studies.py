@@ -170,6 +170,9 @@ def test_costs_add_up_over_agents_and_average_over_trials() -> None:
     table = cost_table(rows)
     assert [line.labels[-1] for line in table.lines] == ["NVIDIA", "cpu"]
     assert table.lines[1].cells[3].pieces[0][0] == f"{np.mean([7.0, 9.0]):.3g}"
+    assert [note.partition(" of ")[0] for note in table.notes] == [
+        "On NVIDIA: 10 seconds", "On cpu: 16 seconds",
+    ]  # fmt: skip
 
 
 def test_conditions_are_grouped_latest_first() -> None:
