@@ -33,6 +33,7 @@ from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report
 from experiments.reporting import build, model
+from experiments.reporting.ablations import ablation_tables
 from experiments.reporting.render import MARKS
 from experiments.stages import make_dataset, make_world
 from experiments.workdir import Workdir, opened
@@ -108,7 +109,7 @@ def show_tables(where: Path, config: Mapping[str, Any], console: Console) -> Non
     rows, name = read_rows(where / "rows.jsonl"), config["environment"]
     behaviors = [config["behavior"]]
     first, second = (make(rows, name, None, behaviors) for make in (build.table_1, build.table_2))
-    for found in (first, second, build.table_3(rows, name)):
+    for found in (first, second, build.table_3(rows, name), *ablation_tables(rows, name)):
         if found.lines:
             console.print(_rich_table(found))
 

@@ -112,7 +112,7 @@ def conditions_table(rows: Sequence[Row]) -> Table:
         places = ordered({row["environment"] for row in found}, ENVIRONMENT_ORDER)
         cells = (
             ", ".join(map(model.environment_name, places)),
-            shown + more if methods else "policies",
+            shown + more if methods else model.DASH,
             str(len(found)),
             _latest(found)[:10] or model.DASH,
         )

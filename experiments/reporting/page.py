@@ -151,13 +151,14 @@ def _conditions(content: Content) -> str:
 def _made_by(content: Content) -> str:
     versions = sorted({str(row.get("code_version")) for row in content.workdir.rows})
     count = len(content.workdir.rows)
+    if len(versions) < 2:
+        return f"Made from {count} result rows of code version {', '.join(versions) or 'unknown'}."
     again = count - len(settle(content.workdir.rows)[0])
-    several = (
-        f" Rows of {len(versions)} code versions are kept apart: {again} were measured again, of "
-        "which tables show the latest, and commands name the version."
+    return (
+        f"Made from {count} result rows of {len(versions)} code versions, kept apart: of numbers "
+        f"that were measured again ({again} rows) tables show the latest, and commands name the "
+        "version."
     )
-    made = f"Made from {count} result rows of code version {', '.join(versions) or 'unknown'}."
-    return made + (several if len(versions) > 1 else "")
 
 
 def _list(items: Iterable[str]) -> str:
