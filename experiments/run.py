@@ -251,7 +251,7 @@ def _define_flags() -> None:
         f"Some of {', '.join(METHODS)}; persim_bcq_K and persim_cql_K for any number K.",
     )
     flags.DEFINE_bool(
-        "planning", True, "Run methods that plan in the true environment, too; --noplanning leaves "
+        "planning", True, "Run methods that plan in the true environment, too; false leaves "
         "that to a later start.",
     )  # fmt: skip
     flags.DEFINE_bool(

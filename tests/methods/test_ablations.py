@@ -35,6 +35,16 @@ SIZES = {
 }  # fmt: skip
 
 
+# As docs/model_baselines.md prints them.
+WIDTHS = {
+    "mountain_car": {"concat_mlp": (54,), "pooled_mlp": (262,), "per_agent_mlp": (75,)},
+    "cart_pole": {"concat_mlp": (54,), "pooled_mlp": (308,), "per_agent_mlp": (82,)},
+    "half_cheetah": {
+        "concat_mlp": (352, 352), "pooled_mlp": (369, 369), "per_agent_mlp": (359, 359)
+    },
+}  # fmt: skip
+
+
 def dataset_of(environment, num_agents=500, lengths=(7,)):
     """No data but their sizes."""
     size, actions, discrete, *_ = SIZES[environment]
@@ -69,6 +79,7 @@ def test_every_ablation_has_the_parameters_of_persim(environment):
     for name in AGENTS:
         settings = method_settings(config, name, (3, 1)).network
         found = mlp_config(name, dataset, settings, 5)
+        assert found.hidden == WIDTHS[environment][name]
         expected = of_one if name == "per_agent_mlp" else total
         assert parameter_budget(dataset, settings.persim, name) == expected
         own = count_by_hand(found) + (500 * rank if name == "concat_mlp" else 0)
