@@ -155,7 +155,7 @@ def fit_model(
       The ensemble, and the residual noise of its members `[M, D]`.
     """
     monitor = monitor or Monitor()
-    model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
+    model, mesh = _trained_model(kept, config), config.make_mesh(data.num_items)
     state = training.place(training.init(key, model, data, config.train), mesh)
     data = mesh_lib.everywhere(mesh, data)
     state = monitor.restore(state)
