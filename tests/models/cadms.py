@@ -53,7 +53,7 @@ def random_params(config, seed=0):
 
 
 def random_history(config, lengths, slots=HISTORY, seed=1):
-    """Histories `[B, slots, ...]` of some lengths, from the left, garbage where there is no step."""
+    """Histories `[B, slots, ...]` of some lengths, from the left, garbage after their ends."""
     rng, count = np.random.default_rng(seed), len(lengths)
     shape = (count, slots)
     actions = (
