@@ -1,4 +1,4 @@
-"""Settings of the offline baselines BCQ and CQL, and the grid that they were chosen from.
+"""Settings of the baselines: BCQ and CQL, with the grid that they were chosen from, and others.
 
 A learner has one set of settings for each view of the data: `p`, one policy from all agents'
 trajectories; `a`, one from an agent's single trajectory; `k`, one from that and its simulator's.
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from configs.cadm import get_cadm
 
 # What is searched, the whole of it.
 GRID: dict[str, dict[str, tuple[float, ...]]] = {
@@ -70,6 +72,9 @@ def get_baselines(environment: str, variant: str) -> ConfigDict:
                 "width": -1,
             },
             **sections,
+            # What PerSim's own settings do not say; see `persim_jax.methods.ablations`.
+            "ablations": {"own_batch_size": 32},
+            "cadm": get_cadm(environment, variant),
         }
     )
 

@@ -19,18 +19,13 @@ from persim_jax.models.cadm_network import (
     joined_inputs,
     visible,
 )
-from persim_jax.models.factor_network import ABSOLUTE_RATIO
+from persim_jax.models.ensemble import fit_carry
 from persim_jax.types import Metrics
 
 
 def fit_normalizer(config: CadmConfig, data: Windows) -> CadmNormalizer:
     """Statistics of the base steps, each counted once."""
-    delta = data.next_obs - data.obs
-    carry = jnp.ones(config.obs_size)
-    if config.target == "auto":
-        carry = jnp.where(
-            data.next_obs.std(axis=0) < ABSOLUTE_RATIO * delta.std(axis=0), 0.0, carry
-        )
+    carry = fit_carry(config.target, data.obs, data.next_obs)
     if config.absolute:
         carry = carry.at[jnp.asarray(config.absolute)].set(0.0)
     # The loss divides by the same number for every batch, so that it is a mean over base steps.
@@ -41,7 +36,7 @@ def fit_normalizer(config: CadmConfig, data: Windows) -> CadmNormalizer:
         target=normalizer_lib.fit(data.next_obs - carry[None] * data.obs),
         back_target=normalizer_lib.fit(data.obs - carry[None] * data.next_obs),
         carry=carry,
-        context=normalizer_lib.fit(delta),
+        context=normalizer_lib.fit(data.next_obs - data.obs),
         items_per_step=items,
     )
 

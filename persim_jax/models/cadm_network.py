@@ -15,11 +15,10 @@ from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import History
+from persim_jax.models.ensemble import TARGETS
 from persim_jax.models.gaussian import Gaussian, GaussianMLP
 from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
-
-TARGETS = ("delta", "auto")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ class CadmConfig:
       unseen: Coordinates that the networks do not see.
       absolute: Coordinates whose target is the next value itself and not the difference.
       target: "delta", or "auto", which makes those coordinates absolute too that hardly carry
-        over, see `persim_jax.models.factor_network.ABSOLUTE_RATIO`.
+        over, see `persim_jax.models.ensemble.ABSOLUTE_RATIO`.
     """
 
     obs_size: int
