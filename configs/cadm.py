@@ -13,6 +13,7 @@ from typing import Any
 _PAPER_NETWORK: dict[str, Any] = {
     "features": (200,) * 4,
     "activation": "swish",
+    "skip": False,
     "context_features": (256, 128, 64),
     "context_size": 10,
     "history_length": 10,

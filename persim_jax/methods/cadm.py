@@ -35,6 +35,7 @@ class CadmSettings:
     test_particles: int = 4
     features: tuple[int, ...] = (200,) * 4
     activation: str = "swish"
+    skip: bool = False
     context_features: tuple[int, ...] = (256, 128, 64)
     context_size: int = 10
     history_length: int = 10

@@ -102,14 +102,24 @@ def _bind(
 ) -> BoundCadm:
     del agent  # known by its history alone
 
-    def fold(weights: Any, context: jax.Array) -> Any:
-        first = weights["trunk"]["dense_0"]
-        own, shared = jnp.split(first["kernel"], [config.input_size + config.action_size])
-        folded = {"kernel": own, "bias": first["bias"] + context @ shared}
-        return weights | {"trunk": weights["trunk"] | {"dense_0": folded}}
-
-    forward = jax.vmap(fold)(params.weights["forward"], contexts(config, params, history))
+    found = contexts(config, params, history)
+    forward = jax.vmap(functools.partial(_fold, config))(params.weights["forward"], found)
     return BoundCadm(forward, params.normalizer)
+
+
+def _fold(config: CadmConfig, weights: Any, context: jax.Array) -> Any:
+    """Weights of one member's forward network `[I + A] -> [D]` under a context `[C]`."""
+
+    def folded(layer: Any) -> Any:
+        # Where a layer sees the context, it stands last.
+        own, shared = jnp.split(layer["kernel"], [layer["kernel"].shape[0] - context.shape[0]])
+        return {"kernel": own, "bias": layer["bias"] + context @ shared}
+
+    trunk = weights["trunk"] | {"dense_0": folded(weights["trunk"]["dense_0"])}
+    heads = [name for name in weights if name.endswith("_head")] if config.skip else []
+    return (
+        weights | {"trunk": trunk} | {n: {"dense_0": folded(weights[n]["dense_0"])} for n in heads}
+    )
 
 
 def _encode_actions(config: CadmConfig, bound: BoundCadm, actions: jax.Array) -> jax.Array:

@@ -34,6 +34,8 @@ class CadmConfig:
       particles: P, paths of each member in a rollout.
       features: Widths of the hidden layers of the forward and of the backward network.
       activation: Of these: "relu", "swish" or "tanh".
+      skip: Whether these networks' heads see the inputs beside the hidden features, which the
+        authors' do not; see `GaussianMLP`.
       context_features: Widths of the context encoder's hidden layers (ReLU).
       context_size: C, numbers in a context.
       history_length: H, the last steps that a context is made of.
@@ -60,6 +62,7 @@ class CadmConfig:
     particles: int = 1
     features: tuple[int, ...] = (200,) * 4
     activation: str = "swish"
+    skip: bool = False
     context_features: tuple[int, ...] = (256, 128, 64)
     context_size: int = 10
     history_length: int = 10
@@ -144,7 +147,7 @@ class CadmNetwork(nn.Module):
         c = self.config
         self.encoder = MLP((*c.context_features, c.context_size), "relu", initializer="truncated")
         self.forward = forward_network(c)
-        self.backward = GaussianMLP(c.features, c.obs_size, c.activation, noisy=False)
+        self.backward = GaussianMLP(c.features, c.obs_size, c.activation, noisy=False, skip=c.skip)
 
     def context(self, history: jax.Array) -> jax.Array:
         """Scaled histories `[..., history_size] -> [..., C]`."""
@@ -166,7 +169,8 @@ class CadmNetwork(nn.Module):
 
 def forward_network(config: CadmConfig) -> GaussianMLP:
     """The forward network, which a rollout runs with the context folded into its weights."""
-    return GaussianMLP(config.features, config.obs_size, config.activation, noisy=config.noisy)
+    c = config
+    return GaussianMLP(c.features, c.obs_size, c.activation, noisy=c.noisy, skip=c.skip)
 
 
 def visible(config: CadmConfig, obs: jax.Array) -> jax.Array:

@@ -40,12 +40,15 @@ class GaussianMLP(nn.Module):
       size: D.
       activation: A name in `persim_jax.networks.ACTIVATIONS`.
       noisy: Whether there is a log-variance at all.
+      skip: Whether the heads see x, too, `concat(h, x)`, so that what is linear stays linear
+        outside the data.
     """
 
     features: tuple[int, ...]
     size: int
     activation: str = "swish"
     noisy: bool = True
+    skip: bool = False
 
     def setup(self) -> None:
         """Declares hidden layers, heads and bounds."""
@@ -66,6 +69,8 @@ class GaussianMLP(nn.Module):
     def __call__(self, x: jax.Array) -> Gaussian:
         """Maps `[..., I]` to distributions of `[..., D]`."""
         hidden = self.trunk(x)
+        if self.skip:
+            hidden = jnp.concatenate([hidden, x], axis=-1)
         if not self.noisy:
             return Gaussian(self.mean_head(hidden), None)
         raw = self.log_var_head(hidden)

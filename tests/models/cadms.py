@@ -109,8 +109,10 @@ def numpy_context(config, params, member, steps):
 def numpy_network(config, weights, obs, action, context, norm):
     """Scaled mean, and log-variance or None, of a network of tanh layers."""
     x = np.concatenate([scaled(norm.obs, obs), encoded_action(config, norm, action), context])
+    seen = x
     for index in range(len(config.features)):
         x = np.tanh(layer(weights["trunk"][f"dense_{index}"], x))
+    x = np.concatenate([x, seen]) if config.skip else x
     mean = layer(weights["mean_head"]["dense_0"], x)
     if "log_var_head" not in weights:
         return mean, None
