@@ -14,6 +14,7 @@ from persim_jax.data.windows import Windows, windows_of
 from persim_jax.methods.model_based import ModelSettings, Recipe
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.cadm import CadmConfig, cadm_model
+from persim_jax.models.gaussian import BOUND_WEIGHT
 from persim_jax.optimization import steps_per_epoch
 from persim_jax.training import TrainConfig
 from persim_jax.types import Spec
@@ -41,6 +42,8 @@ class CadmSettings:
     history_length: int = 10
     future_length: int = 10
     back_weight: float = 0.5
+    variance_power: float = 0.0
+    bound_weight: float = BOUND_WEIGHT
     decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     context_decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5)
     normalize_context: bool = False

@@ -93,7 +93,7 @@ def member_loss(
     inputs = joined_inputs(config, norm, batch.obs, batch.actions)
     target = normalizer_lib.apply(norm.target, batch.next_obs - carry * batch.obs)
     predicted = network.apply(variables, inputs, context, method=CadmNetwork.ahead)
-    forward = mean(gaussian.surprise(predicted, target))
+    forward = mean(gaussian.surprise(predicted, target, config.variance_power))
 
     inputs = joined_inputs(config, norm, batch.next_obs, batch.actions)
     target = normalizer_lib.apply(norm.back_target, batch.obs - carry * batch.next_obs)
@@ -113,4 +113,5 @@ def penalty(config: CadmConfig, weights: Any) -> jax.Array:
         jnp.zeros(()),
     )
     networks = [gaussian.decay(weights[name], config.decays) for name in ("forward", "backward")]
-    return encoder + networks[0] + networks[1] + gaussian.bound_penalty(weights["forward"])
+    bounds = gaussian.bound_penalty(weights["forward"], config.bound_weight)
+    return encoder + networks[0] + networks[1] + bounds

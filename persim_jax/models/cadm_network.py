@@ -16,7 +16,7 @@ from flax import linen as nn
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import History
 from persim_jax.models.ensemble import TARGETS
-from persim_jax.models.gaussian import Gaussian, GaussianMLP
+from persim_jax.models.gaussian import BOUND_WEIGHT, Gaussian, GaussianMLP
 from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
 
@@ -41,6 +41,8 @@ class CadmConfig:
       history_length: H, the last steps that a context is made of.
       future_length: F, steps from true states whose losses share a context.
       back_weight: Weight of the backward network's loss.
+      variance_power: Of a noisy network's loss, see `gaussian.surprise`; 0 is the likelihood.
+      bound_weight: Of the distance between the bounds of its log-variances.
       decays: Weight of half the squared kernels of the forward and of the backward network in the
         loss, for each hidden layer and the heads.
       context_decays: The same for the context encoder's hidden layers; the last is its output's,
@@ -68,6 +70,8 @@ class CadmConfig:
     history_length: int = 10
     future_length: int = 10
     back_weight: float = 0.5
+    variance_power: float = 0.0
+    bound_weight: float = BOUND_WEIGHT
     decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
     context_decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5)
     normalize_context: bool = False

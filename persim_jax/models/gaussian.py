@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from persim_jax.networks import MLP
 
 MAX_LOG_VAR, MIN_LOG_VAR = 0.5, -10.0
 """Where the learned bounds of a log-variance start."""
 BOUND_WEIGHT = 0.01
-"""Of the distance of the bounds in a loss."""
+"""Of the distance of the bounds in the authors' loss."""
 
 
 class Gaussian(NamedTuple):
@@ -89,22 +90,27 @@ def soft_clamp(log_var: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array
     return low + jax.nn.softplus(below - low)
 
 
-def surprise(prediction: Gaussian, target: jax.Array) -> jax.Array:
-    """(mean - y)^2 / variance + log variance of each number `[..., D]`.
+def surprise(prediction: Gaussian, target: jax.Array, power: float = 0.0) -> jax.Array:
+    """((mean - y)^2 / variance + log variance) variance^power of each number `[..., D]`.
 
-    Twice the negative log-likelihood, less log(2 pi); without a variance the squared error.
+    Twice the negative log-likelihood, less log(2 pi); without a variance the squared error. With a
+    power above 0 the last factor, which has no gradient, gives back the weight that a member
+    takes from what it has not learned yet by calling it noise (Seitzer et al., ICLR 2022). In
+    noise-free dynamics the likelihood alone stays in such optima: what is known well outweighs
+    the rest by e^10.
     """
     squared = jnp.square(prediction.mean - target)
     if prediction.log_var is None:
         return squared
-    return squared * jnp.exp(-prediction.log_var) + prediction.log_var
+    plain = squared * jnp.exp(-prediction.log_var) + prediction.log_var
+    return plain * lax.stop_gradient(jnp.exp(power * prediction.log_var)) if power else plain
 
 
-def bound_penalty(weights: Any) -> jax.Array:
-    """0.01 (sum of upper - sum of lower bounds) of one member's weights, `[]`: draws them in."""
+def bound_penalty(weights: Any, weight: float = BOUND_WEIGHT) -> jax.Array:
+    """Weight times (sum of upper - sum of lower bounds) of one member, `[]`: draws them in."""
     if "max_log_var" not in weights:
         return jnp.zeros(())
-    return BOUND_WEIGHT * (weights["max_log_var"].sum() - weights["min_log_var"].sum())
+    return weight * (weights["max_log_var"].sum() - weights["min_log_var"].sum())
 
 
 def decay(weights: Any, decays: tuple[float, ...]) -> jax.Array:

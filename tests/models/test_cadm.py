@@ -185,6 +185,7 @@ def test_agents_with_opposite_gains_are_told_apart_by_their_history():
         obs_size=1, action_size=2, discrete=True, noisy=True, features=(16,), context_size=3,
         context_features=(16,), history_length=4, future_length=3, decays=(0.0, 0.0),
         context_decays=(0.0,), activation="tanh",
+        variance_power=0.5,
     )  # fmt: skip
     model, (data, obs, actions, gains) = cadm_model(config), opposite_agents()
     train = TrainConfig(num_epochs=30, batch_size=32, learning_rate=2e-2)

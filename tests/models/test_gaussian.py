@@ -76,11 +76,27 @@ def test_the_surprise_is_the_density_up_to_constants():
     np.testing.assert_allclose(plain, (mean - target) ** 2, rtol=1e-5)
 
 
+def test_a_power_of_the_variance_gives_weight_back_and_has_no_slope():
+    mean, log_var, target = jnp.float32([1.0]), jnp.float32([np.log(4.0)]), jnp.float32([4.0])
+
+    def value(mean, log_var, power):
+        return gaussian.surprise(Gaussian(mean, log_var), target, power)[0]
+
+    # 9 / 4 + log 4, times 4^0.5.
+    np.testing.assert_allclose(value(mean, log_var, 0.5), 2 * (2.25 + np.log(4.0)), rtol=1e-6)
+    # Slopes -2 * 3 / 4 and 1 - 9 / 4 of the likelihood, times 4^power; at 1 as of the square.
+    for power in (0.0, 0.5, 1.0):
+        slopes = jax.grad(value, argnums=(0, 1))(mean, log_var, power)
+        np.testing.assert_allclose(slopes[0], [-1.5 * 4**power], rtol=1e-5)
+        np.testing.assert_allclose(slopes[1], [-1.25 * 4**power], rtol=1e-5)
+
+
 def test_what_weights_alone_cost_by_hand():
     _, weights = by_hand()
     # Kernels 2; (3, -1); (1, -1): 0.1 / 2 * 4 + 0.2 / 2 * (10 + 2), whatever the biases are.
     np.testing.assert_allclose(gaussian.decay(weights, (0.1, 0.2)), 0.2 + 1.2, rtol=1e-6)
     np.testing.assert_allclose(gaussian.bound_penalty(weights), 0.01 * (3.5 + 11.0), rtol=1e-6)
+    np.testing.assert_allclose(gaussian.bound_penalty(weights, 2.0), 2 * (3.5 + 11.0), rtol=1e-6)
     sure = {name: weights[name] for name in ("trunk", "mean_head")}
     np.testing.assert_allclose(gaussian.decay(sure, (0.1, 0.2)), 0.2 + 1.0, rtol=1e-6)
     assert gaussian.bound_penalty(sure) == 0
