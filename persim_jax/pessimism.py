@@ -211,10 +211,14 @@ def start_obs(obs: jax.Array) -> jax.Array:
 
 
 def within_bounds(spec: Spec, action: jax.Array) -> jax.Array:
-    """The nearest action that the task allows; discrete ones as they are."""
+    """The nearest actions `[..., A]` that the task allows; discrete ones as they are."""
     if spec.discrete:
         return action
-    return jnp.clip(action, jnp.asarray(spec.action_low), jnp.asarray(spec.action_high))
+    low, high = (
+        jnp.broadcast_to(jnp.asarray(bound, action.dtype), action.shape)
+        for bound in (spec.action_low, spec.action_high)
+    )
+    return jnp.clip(action, low, high)
 
 
 @functools.lru_cache

@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 
 from persim_jax.learners.policies import StochasticPolicy
@@ -94,9 +93,9 @@ def natural_direction(
     def damped(vector: Params) -> Params:
         return jax.tree.map(lambda fv, v: fv + damping * v, product(vector), vector)
 
-    # The right-hand side is scaled to length 1: squares of small gradients leave float32.
-    length = optax.global_norm(gradient)
-    scale = jnp.where(length > 0, length, 1.0)
+    # The right-hand side is scaled to size 1: squares of small gradients leave float32.
+    size = jnp.abs(ravel_pytree(gradient)[0]).max()
+    scale = jnp.where(size > 0, size, 1.0)
     unit = jax.tree.map(lambda leaf: leaf / scale, gradient)
     found, _ = jax.scipy.sparse.linalg.cg(damped, unit, tol=1e-6, maxiter=cg_steps)
     direction: Params = jax.tree.map(lambda leaf: leaf * scale, found)

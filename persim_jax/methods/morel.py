@@ -24,7 +24,7 @@ from persim_jax.learners.natural_gradient import NaturalGradient, make_natural_g
 from persim_jax.learners.policies import StochasticPolicy
 from persim_jax.methods import morel_lanes
 from persim_jax.methods.base import Method, Monitor
-from persim_jax.methods.morel_records import GOOD, Lane, MorelState
+from persim_jax.methods.morel_records import GOOD, Knowledge, Lane, MorelState
 from persim_jax.methods.morel_records import MorelConfig as MorelConfig
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.mlp import MLPConfig, mlp_model
@@ -101,7 +101,7 @@ class MorelPolicies(flax.struct.PyTreeNode):
         return None if step == GOOD else step
 
     def warning(self, agent: int) -> str | None:
-        """Says of an agent's policy that its ensemble knows next to nothing; None if that is not so.
+        """Says of an agent's policy that its ensemble knows next to nothing; None if it does not.
 
         Raises:
           KeyError: The agent has no policy.
@@ -110,7 +110,7 @@ class MorelPolicies(flax.struct.PyTreeNode):
         if share < ALL_UNKNOWN:
             return None
         return (
-            f"the threshold marks {100 * share:.1f} % of the data unknown, so that the policy could "
+            f"the threshold marks {100 * share:.1f} % of the data unknown, so that the policy can "
             "learn nothing but what the data do: lower pessimism_coef"
         )
 
@@ -176,7 +176,7 @@ def train(
     state: MorelState,
     lanes: Lane,
     monitor: Monitor,
-) -> tuple[MorelState, morel_lanes.Knowledge]:
+) -> tuple[MorelState, Knowledge]:
     """Trains ensembles, then policies, from wherever `state` stands."""
 
     def goes_on(total: int) -> bool:
