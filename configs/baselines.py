@@ -1,4 +1,4 @@
-"""Settings of the offline baselines BCQ and CQL, and the grid that they were chosen from.
+"""Settings of the baselines: BCQ and CQL, with the grid that they were chosen from, and others.
 
 A learner has one set of settings for each view of the data: `p`, one policy from all agents'
 trajectories; `a`, one from an agent's single trajectory; `k`, one from that and its simulator's.
@@ -70,6 +70,8 @@ def get_baselines(environment: str, variant: str) -> ConfigDict:
                 "width": -1,
             },
             **sections,
+            # What PerSim's own settings do not say; see `persim_jax.methods.ablations`.
+            "ablations": {"own_batch_size": 32},
         }
     )
 

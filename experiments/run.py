@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from rich import box
@@ -28,20 +27,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import settings
-from experiments.arrays import read_predictions, write_arrays
-from experiments.baselines import run_baseline
-from experiments.control import measure_returns
-from experiments.explain import measure_factors, measure_growth
-from experiments.measure import measure_prediction
+from experiments import families, settings
+from experiments.method_stages import run_of
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report
 from experiments.reporting import build, model
 from experiments.reporting.render import MARKS
-from experiments.stages import fit_method, make_dataset, make_world
+from experiments.stages import make_dataset, make_world
 from experiments.workdir import Workdir, opened
-from persim_jax.methods import METHODS, find_method, parse_name
+from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
@@ -75,6 +70,7 @@ def run(
       FloatingPointError: Training left the finite numbers.
     """
     settings.check(config, methods)
+    families.check(config, methods)
     with (
         jax.default_matmul_precision(config["matmul_precision"]),
         Display(console or Console()) as display,
@@ -85,19 +81,7 @@ def run(
             _announce(where, display)
             dataset = make_dataset(where, world, display)
             for name in methods:
-                method = find_method(name)
-                if parse_name(name):
-                    run_baseline(name, where, world, dataset, display, checkpoint_seconds)
-                    continue
-                fitted = fit_method(name, where, world, dataset, display, checkpoint_seconds)
-                # The truth predicts itself: True env has no place in the prediction test.
-                if method is not TRUE_ENV:
-                    measure_prediction(where, world, method, fitted, display)
-                measure_returns(where, world, method, fitted, display)
-                if method is PERSIM:
-                    write_arrays(where, world, fitted)
-                    measure_factors(where, world, name, np.asarray(fitted.agent_factors()))
-                    measure_growth(where, world, name, read_predictions(where))
+                run_of(name)(name, where, world, dataset, display, checkpoint_seconds)
             if not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)
@@ -257,7 +241,7 @@ def _define_flags() -> None:
     flags.DEFINE_list(
         "methods",
         list(DEFAULT_METHODS),
-        f"Some of {', '.join(METHODS)}; in the last two any number of synthetic trajectories.",
+        f"Some of {', '.join(METHODS)}; persim_bcq_K and persim_cql_K for any number K.",
     )
     flags.DEFINE_bool(
         "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "
