@@ -12,6 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs.morel import get_morel
+
 # What is searched, the whole of it.
 GRID: dict[str, dict[str, tuple[float, ...]]] = {
     "bcq": {"threshold": (0.1, 0.3, 0.6)},
@@ -72,6 +74,7 @@ def get_baselines(environment: str, variant: str) -> ConfigDict:
             **sections,
             # What PerSim's own settings do not say; see `persim_jax.methods.ablations`.
             "ablations": {"own_batch_size": 32},
+            "morel": get_morel(environment, variant),
         }
     )
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from experiments.morel_settings import morel_own, morel_settings
 from experiments.settings import persim_config, typed
 from experiments.stamps import config_digest
+from persim_jax.methods import morel
 from persim_jax.methods.ablations import AGENTS, AblationSettings, ablation_settings
 
 SECTION = "baselines"
@@ -44,7 +46,20 @@ def _ablations(config: Config, name: str, agents: tuple[int, ...]) -> Any:
     return ablation_settings(typed(AblationSettings, dict(section) | shared, where))
 
 
-FAMILIES = (Family(section="ablations", methods=tuple(AGENTS), settings=_ablations),)
+def _morel(config: Config, name: str, agents: tuple[int, ...]) -> Any:
+    return morel_settings(config[SECTION]["morel"], name, agents)
+
+
+FAMILIES = (
+    Family(section="ablations", methods=tuple(AGENTS), settings=_ablations),
+    Family(
+        section="morel",
+        methods=morel.NAMES,
+        settings=_morel,
+        unused=("planner", "prediction", "model", "train", "mesh"),
+        own=morel_own,
+    ),
+)
 
 
 def family_of(name: str) -> Family | None:
