@@ -153,7 +153,8 @@ def fit(
     lanes = make_lanes(key, dataset, task, agents)
     model = model or ensemble(dataset, config)
     learner = make_natural_gradient(task.spec, config.learner)
-    state = monitor.restore(morel_lanes.start(model, learner, config, lanes))
+    state = morel_lanes.start(model, learner, config.train, config.width, lanes)
+    state = monitor.restore(state)
     state, known = train(model, task, learner, config, state, lanes, monitor)
     return MorelPolicies(
         params=state.learner.params,
@@ -183,11 +184,15 @@ def train(
         return int(state.step) < total and bool((state.diverged_at == GOOD).any())
 
     while goes_on(config.train.num_epochs):
-        state, losses = morel_lanes.run_epoch(model, config, state, lanes)
+        state, losses = morel_lanes.run_epoch(model, config.train, config.width, state, lanes)
         monitor.on_epoch(state, losses)
     known = morel_lanes.knowledge(model, config, state.models, lanes)
+    share = jnp.asarray(config.buffer_share, jnp.float32)
     while goes_on(config.num_steps):
-        state = morel_lanes.run_updates(model, task, learner, config, state, known, lanes)
+        first = state.step - config.train.num_epochs
+        state = morel_lanes.run_updates(
+            model, task, learner, config.paths, state, known, lanes, first, share
+        )
         monitor.on_epoch(state, state.metrics["value_loss"])
     return state, known
 

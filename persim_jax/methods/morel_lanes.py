@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from persim_jax.methods.morel_records import (
     Lane,
     MorelConfig,
     MorelState,
+    PathConfig,
 )
 from persim_jax.models.base import DynamicsModel
 from persim_jax.normalizer import Normalizer
@@ -40,26 +41,26 @@ from persim_jax.pessimism import (
     unknown_threshold,
 )
 from persim_jax.rollout import unroll
-from persim_jax.training import TrainState
+from persim_jax.training import TrainConfig, TrainState
 from persim_jax.types import Metrics, Task, Trajectory, Transitions
 
 _ENSEMBLE, _POLICY, _CLONING, _DISTANCES, _ITERATIONS = range(5)
 """What a lane's key is folded with for each of its parts."""
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def start(
-    model: DynamicsModel, learner: NaturalGradient, config: MorelConfig, lanes: Lane
+    model: DynamicsModel, learner: NaturalGradient, train: TrainConfig, width: int, lanes: Lane
 ) -> MorelState:
     """The state before the first epoch: new ensembles, and policies that do as the data do."""
 
     def one(lane: Lane) -> tuple[TrainState, NaturalGradientState]:
-        models = training.init(_fold(lane, _ENSEMBLE), model, lane.data, config.train)
+        models = training.init(_fold(lane, _ENSEMBLE), model, lane.data, train)
         policy = learner.init(_fold(lane, _POLICY))
         data = _normalized(lane.normalizer, lane.data)
         return models, learner.clone(_fold(lane, _CLONING), policy, data, lane.size)
 
-    models, policies = over_lanes(one, config.width)(lanes)
+    models, policies = over_lanes(one, width)(lanes)
     count = lanes.size.shape[0]
     good = jnp.full(count, GOOD, jnp.int32)
     return MorelState(
@@ -72,9 +73,9 @@ def start(
     )
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def run_epoch(
-    model: DynamicsModel, config: MorelConfig, state: MorelState, lanes: Lane
+    model: DynamicsModel, train: TrainConfig, width: int, state: MorelState, lanes: Lane
 ) -> tuple[MorelState, jax.Array]:
     """One epoch of all ensembles.
 
@@ -83,10 +84,10 @@ def run_epoch(
     """
 
     def one(xs: tuple[TrainState, Transitions]) -> tuple[TrainState, jax.Array]:
-        new, losses = training.run_epoch(model, config.train, *xs)
+        new, losses = training.run_epoch(model, train, *xs)
         return new, losses
 
-    models, losses = over_lanes(one, config.width)((state.models, lanes.data))
+    models, losses = over_lanes(one, width)((state.models, lanes.data))
     step = state.step + 1
     bad = jnp.isnan(losses)
     new = _stop_bad(state, state._replace(step=step, models=models), bad.any(axis=1), step)
@@ -96,24 +97,40 @@ def run_epoch(
     return new, losses.mean(axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def knowledge(
     model: DynamicsModel, config: MorelConfig, models: TrainState, lanes: Lane
 ) -> Knowledge:
     """The threshold of each lane's ensemble, from its own data."""
+    scale, found, mask = _distances(model, config.distance, config.width, models, lanes)
+    thresholds = jax.vmap(functools.partial(unknown_threshold, coefficient=config.pessimism_coef))
+    threshold = thresholds(found, mask)
+    unknown = (mask & ~(found <= threshold[:, None])).sum(axis=1) / lanes.size
+    return Knowledge(threshold, scale, unknown)
 
-    def one(xs: tuple[TrainState, Lane]) -> Knowledge:
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _distances(
+    model: DynamicsModel, distance: str, width: int, models: TrainState, lanes: Lane
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Scales `[L, D]`, disagreement in the data `[L, B]`, and which rows of it are data."""
+
+    def one(xs: tuple[TrainState, Lane]) -> tuple[jax.Array, jax.Array, jax.Array]:
         state, lane = xs
-        scale = distance_scale(lane.data, config.distance)
-        found = data_disagreement(
-            _fold(lane, _DISTANCES), model, state.params, lane.data, scale
-        )  # fmt: skip
-        mask = jnp.arange(found.shape[0]) < lane.size
-        threshold = unknown_threshold(found, mask, config.pessimism_coef)
-        unknown = (mask & ~(found <= threshold)).sum() / lane.size
-        return Knowledge(threshold, scale, unknown)
+        scale = distance_scale(lane.data, distance)
+        key = _fold(lane, _DISTANCES)
+        found = data_disagreement(key, model, state.params, lane.data, scale)
+        return scale, found, jnp.arange(found.shape[0]) < lane.size
 
-    return over_lanes(one, config.width)((models, lanes))
+    return over_lanes(one, width)((models, lanes))
+
+
+class _Inside(NamedTuple):
+    """What a lane's pessimistic MDP is made of."""
+
+    lane: Lane
+    params: Any
+    known: Knowledge
+    buffer_share: jax.Array
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -121,23 +138,36 @@ def run_updates(
     model: DynamicsModel,
     task: Task,
     learner: NaturalGradient,
-    config: MorelConfig,
+    config: PathConfig,
     state: MorelState,
     known: Knowledge,
     lanes: Lane,
+    first: jax.Array,
+    buffer_share: jax.Array,
 ) -> MorelState:
-    """`config.chunk` updates of all policies in their pessimistic MDPs."""
-    first = state.step - config.train.num_epochs
+    """`config.chunk` updates of all policies in their pessimistic MDPs.
+
+    Args:
+      model: The ensemble, static.
+      task: Static.
+      learner: Static.
+      config: Static.
+      state: Where training stands.
+      known: From `knowledge`.
+      lanes: Data.
+      first: `[]` int32, updates that were done before.
+      buffer_share: `[]`, see `MorelConfig`.
+    """
 
     def one(xs: tuple[Any, ...]) -> tuple[NaturalGradientState, Metrics, jax.Array]:
         lane, params, known, policy = xs
+        inside = _Inside(lane, params, known, buffer_share)
 
         def update(policy: NaturalGradientState, number: jax.Array) -> Any:
             key = jax.random.fold_in(_fold(lane, _ITERATIONS), number)
-            return _update(key, model, task, learner, config, lane, params, known, policy)
+            return _update(key, model, task, learner, config, inside, policy)
 
-        numbers = first + jnp.arange(config.chunk)
-        policy, metrics = jax.lax.scan(update, policy, numbers)
+        policy, metrics = jax.lax.scan(update, policy, first + jnp.arange(config.chunk))
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(policy)]).all()
         bad = ~(finite & jnp.isfinite(metrics["return"] + metrics["value_loss"]).all())
         return policy, jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics), bad
@@ -154,20 +184,14 @@ def _update(
     model: DynamicsModel,
     task: Task,
     learner: NaturalGradient,
-    config: MorelConfig,
-    lane: Lane,
-    params: Any,
-    known: Knowledge,
+    config: PathConfig,
+    inside: _Inside,
     policy: NaturalGradientState,
 ) -> tuple[NaturalGradientState, Metrics]:
     """One update of one lane's policy."""
     key_paths, key_update = jax.random.split(key)
-    discount = config.learner.discount
-    halt = halt_reward(lane.lowest, lane.highest, discount, task.spec.max_steps)
-    pessimistic = PessimisticTask(task, lane.lowest, halt)
-    paths = imagine(
-        key_paths, model, pessimistic, learner, config, lane, params, known, policy.params
-    )
+    lane = inside.lane
+    paths = _imagine(key_paths, model, task, learner, config, inside, policy.params)
     # Of order 1, which the value network is made for; the policy's step knows no scale.
     size = jnp.maximum(jnp.abs(lane.lowest), jnp.abs(lane.highest))
     scale = jnp.where(size > 0, size, 1.0) * _effective_steps(config, task)
@@ -186,20 +210,24 @@ def _update(
     }
 
 
-def imagine(
+def _imagine(
     key: jax.Array,
     model: DynamicsModel,
-    task: PessimisticTask,
+    task: Task,
     learner: NaturalGradient,
-    config: MorelConfig,
-    lane: Lane,
-    params: Any,
-    known: Knowledge,
+    config: PathConfig,
+    inside: _Inside,
     policy_params: Any,
 ) -> Trajectory:
     """Episodes of a policy in a lane's pessimistic MDP, leaves `[P, T, ...]`; consumes `key`."""
+    lane, known = inside.lane, inside.known
+    halt = halt_reward(lane.lowest, lane.highest, config.discount, task.spec.max_steps)
+    pessimistic = PessimisticTask(task, lane.lowest, halt)
+    dynamics, bound = (
+        pessimistic_model(model, task),
+        model.bind(inside.params, jnp.asarray(0), None),
+    )
     key_starts, key_paths = jax.random.split(key)
-    inside, bound = pessimistic_model(model, task.task), model.bind(params, jnp.asarray(0), None)
 
     def act(key: jax.Array, params: Any, obs: jax.Array) -> jax.Array:
         seen = normalizer_lib.apply(lane.normalizer, obs[:-1])
@@ -209,22 +237,21 @@ def imagine(
         member = number % config.ensemble_size
         pessimism = Pessimism(bound, member, known.threshold, known.scale)
         return unroll(
-            jax.random.fold_in(key_paths, number), inside, pessimism, task,
-            memoryless(act, policy_params), start_obs(obs),
-            config.horizon or task.task.spec.max_steps,
+            jax.random.fold_in(key_paths, number), dynamics, pessimism, pessimistic,
+            memoryless(act, policy_params), start_obs(obs), config.horizon or task.spec.max_steps,
         )  # fmt: skip
 
-    starts = start_states(key_starts, config, lane)
+    starts = start_states(key_starts, lane, config.num_paths, inside.buffer_share)
     return jax.vmap(follow)(jnp.arange(config.num_paths), starts)
 
 
-def start_states(key: jax.Array, config: MorelConfig, lane: Lane) -> jax.Array:
+def start_states(key: jax.Array, lane: Lane, num_paths: int, buffer_share: jax.Array) -> jax.Array:
     """Where imagined episodes begin, `[P, D]`; consumes `key`."""
     key_first, key_any, key_coin = jax.random.split(key, 3)
-    shape = (config.num_paths,)
+    shape = (num_paths,)
     first = lane.starts[jax.random.randint(key_first, shape, 0, lane.starts.shape[0])]
     anywhere = lane.data.obs[jax.random.randint(key_any, shape, 0, lane.size)]
-    coin = jax.random.bernoulli(key_coin, config.buffer_share, shape)
+    coin = jax.random.bernoulli(key_coin, buffer_share, shape)
     return jnp.where(coin[:, None], anywhere, first)
 
 
@@ -238,9 +265,9 @@ def over_lanes(function: Callable, width: int) -> Callable:
     return lambda xs: jax.lax.map(function, xs, batch_size=None if width == 1 else width)
 
 
-def _effective_steps(config: MorelConfig, task: Task) -> float:
+def _effective_steps(config: PathConfig, task: Task) -> float:
     """Steps whose rewards a return adds up, discounted ones counted less."""
-    length, discount = float(task.spec.max_steps), config.learner.discount
+    length, discount = float(task.spec.max_steps), config.discount
     return length if discount == 1 else (1 - discount**length) / (1 - discount)
 
 

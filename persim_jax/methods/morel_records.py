@@ -18,6 +18,17 @@ GOOD = -1
 """
 
 
+class PathConfig(NamedTuple):
+    """Settings of imagined episodes and of how many are imagined together; see `MorelConfig`."""
+
+    ensemble_size: int
+    num_paths: int
+    horizon: int
+    chunk: int
+    width: int
+    discount: float
+
+
 @dataclasses.dataclass(frozen=True)
 class MorelConfig:
     """Settings of MOReL; hashable.
@@ -81,6 +92,12 @@ class MorelConfig:
         for name, least in (("pessimism_coef", 0), ("horizon", 0), ("width", AUTO)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+
+    @property
+    def paths(self) -> PathConfig:
+        """What the program of the policy's updates depends on."""
+        shared = {name: getattr(self, name) for name in PathConfig._fields[:-1]}
+        return PathConfig(discount=self.learner.discount, **shared)
 
     @property
     def num_steps(self) -> int:
