@@ -156,7 +156,7 @@ def fitted_of(world, **changes):
     } | changes
     return MorelPolicies(
         params=None, normalizers=None, agents=jnp.asarray(world.test_rows(), jnp.int32),
-        thresholds=jnp.arange(lanes) * 0.1, policy=None,
+        thresholds=jnp.linspace(0.0, 0.4, lanes), policy=None,
         metrics={name: jnp.full(lanes, 0.25) for name in ("return", "unknown", "halted")},
         **{name: jnp.asarray(value) for name, value in fields.items()},
     )  # fmt: skip
