@@ -23,7 +23,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from rich.console import Console
 
-from configs.baselines import CONTINUOUS_GRID, GRID, STEPS
+from configs.baselines import CONTINUOUS_GRID, CONTINUOUS_STEPS, GRID, STEPS
 from experiments import settings
 from experiments.baseline_settings import SECTION, method_digest, offline_settings
 from experiments.baselines import synthetic_of
@@ -201,8 +201,10 @@ def main(argv: Sequence[str]) -> None:
     world = make_world(config)
     with Display(Console()) as display, opened(FLAGS.workdir, config) as workdir:
         dataset = make_dataset(workdir, world, display)
-        found = list(grid_settings(world.env.spec.discrete, FLAGS.learners, FLAGS.views))
-        tune(workdir, world, dataset, found, STEPS, display, FLAGS.episodes)
+        discrete = world.env.spec.discrete
+        found = list(grid_settings(discrete, FLAGS.learners, FLAGS.views))
+        steps = STEPS if discrete else CONTINUOUS_STEPS
+        tune(workdir, world, dataset, found, steps, display, FLAGS.episodes)
         print("\n".join(choose(workdir.rows())))
 
 
