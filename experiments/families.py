@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import envs
+from experiments.morel_settings import morel_own, morel_settings
 from experiments.settings import persim_config, typed
 from experiments.stamps import config_digest
+from persim_jax.mesh import MeshConfig
+from persim_jax.methods import cadm, morel
 from persim_jax.methods.ablations import AGENTS, AblationSettings, ablation_settings
+from persim_jax.methods.model_based import ModelSettings
+from persim_jax.training import TrainConfig
 
 SECTION = "baselines"
 
@@ -44,7 +50,48 @@ def _ablations(config: Config, name: str, agents: tuple[int, ...]) -> Any:
     return ablation_settings(typed(AblationSettings, dict(section) | shared, where))
 
 
-FAMILIES = (Family(section="ablations", methods=tuple(AGENTS), settings=_ablations),)
+def _cadm(config: Config, name: str, agents: tuple[int, ...]) -> Any:
+    del agents  # one model of all
+    where = f"config.{SECTION}.cadm"
+    section = _own_cadm(config[SECTION]["cadm"], name)
+    own, train = dict(section["own"]), dict(section["train"])
+    train |= {"num_epochs": 1, "bootstrap": own.pop("bootstrap")}
+    network = dict(section["network"]) | {"num_steps": own.pop("num_steps")}
+    settings = ModelSettings(
+        network=typed(cadm.CadmSettings, network, f"{where}.network"),
+        train=typed(TrainConfig, train, f"{where}.train"),
+        mesh=typed(MeshConfig, config["mesh"], "config.mesh"),
+        **own,
+    )
+    # What does not fit this environment is told before there are data.
+    spec = envs.make(config["environment"], config["backend"]).spec
+    cadm.cadm_config(spec, settings.network, ensemble_size=settings.ensemble_size)
+    return settings
+
+
+def _own_cadm(section: Mapping[str, Any], name: str) -> dict[str, Any]:
+    own = section["vanilla" if name == cadm.VANILLA else "pets"]
+    return {"network": section["network"], "train": section["train"], "own": own}
+
+
+def _morel(config: Config, name: str, agents: tuple[int, ...]) -> Any:
+    return morel_settings(config[SECTION]["morel"], name, agents)
+
+
+FAMILIES = (
+    Family(section="ablations", methods=tuple(AGENTS), settings=_ablations),
+    Family(
+        section="cadm", methods=tuple(cadm.RECIPES), settings=_cadm, unused=("model", "train"),
+        own=_own_cadm,
+    ),
+    Family(
+        section="morel",
+        methods=morel.NAMES,
+        settings=_morel,
+        unused=("planner", "prediction", "model", "train", "mesh"),
+        own=morel_own,
+    ),
+)  # fmt: skip
 
 
 def family_of(name: str) -> Family | None:

@@ -23,10 +23,11 @@ from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.optimization import batch_sizes
-from persim_jax.planning.mpc import PlannerConfig, mpc_policy
+from persim_jax.planning.config import PlannerConfig
+from persim_jax.planning.history import agent_policy
 from persim_jax.rollout import Policy
 from persim_jax.training import TrainConfig
-from persim_jax.types import Environment, PyTree, Task
+from persim_jax.types import Environment, Items, PyTree, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ModelSettings:
     mesh: MeshConfig = MeshConfig()
 
 
-def all_transitions(dataset: OfflineDataset, settings: ModelSettings) -> PyTree:
+def all_transitions(dataset: OfflineDataset, settings: ModelSettings) -> Items:
     """The transitions of all agents, leaves `[B, ...]`."""
     del settings
     return dataset.transitions()
@@ -67,15 +68,17 @@ class Recipe(NamedTuple):
       name: As in rows.
       model: `(dataset, settings, num_members) -> DynamicsModel`, the same record for the same
         arguments. The model of fewer members must take a part of the weights of that of more.
-      data: `(dataset, settings) -> data`, what `model.loss` takes minibatches of: a pytree with a
-        leaf `agent`, whose leaves share their first axis.
+      data: `(dataset, settings) -> data`, the items that minibatches are drawn from, on the host.
       train: `(dataset, settings) -> TrainConfig`.
+      predictor: `(dataset, settings) -> DynamicsModel`, the same dynamics as the prediction test
+        takes them, such as with more particles; None for what plans.
     """
 
     name: str
     model: Callable[[OfflineDataset, ModelSettings, int], DynamicsModel]
-    data: Callable[[OfflineDataset, ModelSettings], PyTree] = all_transitions
+    data: Callable[[OfflineDataset, ModelSettings], Items] = all_transitions
     train: Callable[[OfflineDataset, ModelSettings], TrainConfig] = as_configured
+    predictor: Callable[[OfflineDataset, ModelSettings], DynamicsModel] | None = None
 
 
 # flax's record because model and task are static.
@@ -86,16 +89,17 @@ class FittedModel(flax.struct.PyTreeNode):
       params: The ensemble.
       model: Its dynamics, static.
       task: Reward and termination, static.
+      predictor: The dynamics as the prediction test takes them, static.
     """
 
     params: ModelParams
     model: DynamicsModel = flax.struct.field(pytree_node=False)
     task: Task = flax.struct.field(pytree_node=False)
+    predictor: DynamicsModel = flax.struct.field(pytree_node=False)
 
     def policy(self, agent: jax.Array, planner: PlannerConfig) -> Policy:
         """MPC in the model of the agent in that row `[]`."""
-        bound = self.model.bind(self.params, agent, None)
-        return mpc_policy(self.model, bound, self.task, planner)
+        return agent_policy(self.model, self.params, agent, self.task, planner)
 
 
 def parameter_count(model: DynamicsModel) -> int:
@@ -107,11 +111,27 @@ def parameter_count(model: DynamicsModel) -> int:
 def untrained(
     dataset: OfflineDataset, task: Task, recipe: Recipe, settings: ModelSettings
 ) -> FittedModel:
-    """What `fit` returns before any training, such as to read a stored one into."""
+    """Shapes and static parts of what `fit` returns, to read a stored one into."""
     model = recipe.model(dataset, settings, settings.ensemble_size)
-    data = jax.tree.map(jnp.asarray, recipe.data(dataset, settings))
-    params = ModelParams(model.init(jax.random.key(0)), model.fit_normalizer(data))
-    return FittedModel(params=params, model=model, task=task)
+    data = recipe.data(dataset, settings)
+
+    def shapes(key: jax.Array, data: PyTree) -> ModelParams:
+        return ModelParams(model.init(key), model.fit_normalizer(data))
+
+    params = jax.eval_shape(shapes, jax.random.key(0), data)
+    return _fitted(params, dataset, task, recipe, settings)
+
+
+def _fitted(
+    params: ModelParams,
+    dataset: OfflineDataset,
+    task: Task,
+    recipe: Recipe,
+    settings: ModelSettings,
+) -> FittedModel:
+    model = recipe.model(dataset, settings, settings.ensemble_size)
+    predictor = recipe.predictor(dataset, settings) if recipe.predictor else model
+    return FittedModel(params=params, model=model, task=task, predictor=predictor)
 
 
 def fit(
@@ -140,17 +160,16 @@ def fit(
     trained = recipe.model(dataset, settings, settings.ensemble_size + settings.spare_members)
     data = jax.tree.map(jnp.asarray, recipe.data(dataset, settings))
     train = recipe.train(dataset, settings)
-    sizes = batch_sizes(train, data.agent.shape[0])
+    sizes = batch_sizes(train, data.num_items)
     mesh = mesh_lib.make_mesh(settings.mesh, trained.num_members, sizes)
     params = fit_members(key, trained, data, train, mesh, settings.ensemble_size, monitor)
-    model = recipe.model(dataset, settings, settings.ensemble_size)
-    return FittedModel(params=params, model=model, task=task)
+    return _fitted(params, dataset, task, recipe, settings)
 
 
 def fit_members(
     key: jax.Array,
     model: DynamicsModel,
-    data: PyTree,
+    data: Items,
     train: TrainConfig,
     mesh: Mesh,
     num_kept: int,
@@ -161,7 +180,7 @@ def fit_members(
     Args:
       key: Consumed.
       model: Of all members that are trained.
-      data: Transitions.
+      data: What minibatches are drawn from.
       train: How.
       mesh: Devices.
       num_kept: Members that are kept.
@@ -204,4 +223,4 @@ def _policy(fitted: FittedModel, agent: jax.Array, planner: PlannerConfig) -> Po
 
 
 def _model(fitted: FittedModel) -> tuple[DynamicsModel, ModelParams]:
-    return fitted.model, fitted.params
+    return fitted.predictor, fitted.params

@@ -155,7 +155,7 @@ def fit_model(
     Returns:
       The ensemble, and the residual noise of its members `[M, D]`.
     """
-    model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
+    model, mesh = _trained_model(kept, config), config.make_mesh(data.num_items)
     params = fit_members(key, model, data, config.train, mesh, kept.ensemble_size, monitor)
     return params, residual_noise(kept, params, data)
 
