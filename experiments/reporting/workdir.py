@@ -123,7 +123,9 @@ def _read_rows(path: pathlib.Path, missing: list[str]) -> list[Row]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         rows = read_rows(path)
-    missing += [str(warning.message) for warning in caught]
+    for warning in caught:
+        missing.append(str(warning.message))
+        warnings.warn(warning.message, stacklevel=3)
     return rows
 
 

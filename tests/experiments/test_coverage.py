@@ -1,5 +1,6 @@
 import json
 import pathlib
+import warnings
 
 import pytest
 
@@ -133,3 +134,19 @@ def test_ablations_are_asked_for_where_persim_is(tmp_path: pathlib.Path, method:
     assert found.gaps[0].cells == (
         f"{name[method]} MLP: Table 1 (all 3 agents), Table 2 (all 3 agents)",
     )
+
+
+def test_lines_that_are_no_rows_are_said_and_the_rest_is_used(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthetic.write_workdir(tmp_path)
+
+    def read(file: pathlib.Path) -> list[Row]:
+        warnings.warn(f"{file.name}, line 7, is not a result row", UserWarning, stacklevel=2)
+        return [row("rmse_mean", 0.01)]
+
+    monkeypatch.setattr("experiments.reporting.workdir.read_rows", read)
+    with pytest.warns(UserWarning, match="line 7"):
+        found = read_workdir(path)
+    assert found.missing == ("rows.jsonl, line 7, is not a result row",)
+    assert len(found.rows) == 1
