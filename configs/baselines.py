@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.cadm import get_cadm
+from configs.morel import get_morel
 
 # What is searched, the whole of it.
 GRID: dict[str, dict[str, tuple[float, ...]]] = {
@@ -78,6 +79,7 @@ def get_baselines(environment: str, variant: str) -> ConfigDict:
             # What PerSim's own settings do not say; see `persim_jax.methods.ablations`.
             "ablations": {"own_batch_size": 32},
             "cadm": get_cadm(environment, variant),
+            "morel": get_morel(environment, variant),
         }
     )
 

@@ -48,13 +48,13 @@ def predictions_path(workdir: Path, method: str = PERSIM.name) -> Path:
     return workdir / "arrays" / f"predictions{own}.npz"
 
 
-def read_predictions(workdir: Workdir) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote to `arrays/predictions.npz`.
+def read_predictions(workdir: Workdir, method: str = PERSIM.name) -> dict[str, np.ndarray]:
+    """What `write_predictions` wrote of a method.
 
     Raises:
       CorruptFileError: It was cut short or altered.
     """
-    path = predictions_path(workdir.path)
+    path = predictions_path(workdir.path, method)
     try:
         with np.load(io.BytesIO(path.read_bytes())) as stored:
             return dict(stored)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import envs
+from experiments.morel_settings import morel_own, morel_settings
 from experiments.settings import persim_config, typed
 from experiments.stamps import config_digest
 from persim_jax.mesh import MeshConfig
-from persim_jax.methods import cadm
+from persim_jax.methods import cadm, morel
 from persim_jax.methods.ablations import AGENTS, AblationSettings, ablation_settings
 from persim_jax.methods.model_based import ModelSettings
 from persim_jax.training import TrainConfig
@@ -73,11 +74,22 @@ def _own_cadm(section: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"network": section["network"], "train": section["train"], "own": own}
 
 
+def _morel(config: Config, name: str, agents: tuple[int, ...]) -> Any:
+    return morel_settings(config[SECTION]["morel"], name, agents)
+
+
 FAMILIES = (
     Family(section="ablations", methods=tuple(AGENTS), settings=_ablations),
     Family(
         section="cadm", methods=tuple(cadm.RECIPES), settings=_cadm, unused=("model", "train"),
         own=_own_cadm,
+    ),
+    Family(
+        section="morel",
+        methods=morel.NAMES,
+        settings=_morel,
+        unused=("planner", "prediction", "model", "train", "mesh"),
+        own=morel_own,
     ),
 )  # fmt: skip
 

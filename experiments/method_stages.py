@@ -13,11 +13,12 @@ from experiments.control import measure_returns
 from experiments.explain import measure_factors, measure_growth
 from experiments.measure import measure_prediction
 from experiments.model_methods import run_model
+from experiments.morel import run_morel
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.stages import World, fit_method, make_simulators
 from experiments.workdir import Workdir
 from persim_jax.data.dataset import OfflineDataset
-from persim_jax.methods import MODEL_BASED, parse_name
+from persim_jax.methods import MODEL_BASED, morel, parse_name
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
@@ -61,6 +62,7 @@ _RUNS: tuple[tuple[Callable[[str], bool], RunMethod], ...] = (
     (lambda name: name == TRUE_ENV.name, run_true_env),
     (lambda name: parse_name(name) is not None, run_baseline),
     (lambda name: name in MODEL_BASED, run_model),
+    (lambda name: name in morel.NAMES, run_morel),
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.arrays import write_predictions
+from experiments.arrays import read_predictions, write_predictions
 from experiments.control import measure_returns
+from experiments.explain import measure_growth
 from experiments.families import method_settings
 from experiments.measure import measure_prediction
 from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
@@ -34,6 +35,7 @@ def run_model(
     fitted = fit_model(name, workdir, world, dataset, display, checkpoint_seconds)
     measure_prediction(workdir, world, method, fitted, display)
     write_predictions(workdir, world, method, fitted)
+    measure_growth(workdir, world, name, read_predictions(workdir, name))
     measure_returns(workdir, world, method, fitted, display)
 
 

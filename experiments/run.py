@@ -51,6 +51,7 @@ def run(
     methods: tuple[str, ...] = DEFAULT_METHODS,
     console: Console | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    planning: bool = True,
 ) -> Path:
     """Runs every stage that is not done yet.
 
@@ -60,6 +61,8 @@ def run(
       methods: Names in `METHODS`.
       console: Where progress is shown.
       checkpoint_seconds: Least time between two checkpoints of training.
+      planning: Whether methods that plan are run in the true environment, too; a later start may
+        add that.
 
     Returns:
       Path of the report.
@@ -78,6 +81,7 @@ def run(
         # Before the folder is made: what is refused must leave none behind.
         world = make_world(config)
         with opened(workdir, config) as where:
+            where.planning = planning
             _announce(where, display)
             dataset = make_dataset(where, world, display)
             for name in methods:
@@ -223,7 +227,10 @@ def main(argv: Sequence[str]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     config = FLAGS.config.to_dict()
     with one_line_each():
-        report = run(config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds)
+        report = run(
+            config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds,
+            FLAGS.planning,
+        )  # fmt: skip
         show_tables(Path(FLAGS.workdir), config, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
@@ -243,6 +250,10 @@ def _define_flags() -> None:
         list(DEFAULT_METHODS),
         f"Some of {', '.join(METHODS)}; persim_bcq_K and persim_cql_K for any number K.",
     )
+    flags.DEFINE_bool(
+        "planning", True, "Run methods that plan in the true environment, too; false leaves "
+        "that to a later start.",
+    )  # fmt: skip
     flags.DEFINE_bool(
         "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "
         "a CPU does so anyway.",

@@ -95,6 +95,7 @@ class Workdir(Folder):
       config: The run's config as a plain dict.
       context: What all of its rows share.
       other_code: The code version that last worked here, if it was another than this one.
+      planning: Whether this process runs planners in the true environment.
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
@@ -105,6 +106,7 @@ class Workdir(Folder):
         """
         super().__init__(path)
         self.config: dict[str, Any] = jsonable(dict(config))
+        self.planning = True
         self.keep_config(self.config)
         stamp = jsonable(environment_stamp())
         before = read_json(self.path / "environment.json")

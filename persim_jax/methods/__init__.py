@@ -1,6 +1,6 @@
 """The rows of the paper's tables, by the names that result rows use."""
 
-from persim_jax.methods import ablations, cadm
+from persim_jax.methods import ablations, cadm, morel
 from persim_jax.methods.base import Method as Method
 from persim_jax.methods.base import Monitor as Monitor
 from persim_jax.methods.model_based import Recipe, model_method
@@ -19,6 +19,7 @@ METHODS: dict[str, Method] = {
         TRUE_ENV,
         *map(offline_method, OFFLINE),
         *map(model_method, MODEL_BASED.values()),
+        *map(morel.morel_method, morel.NAMES),
     )
 }
 

@@ -8,7 +8,6 @@ Whatever of PerSim's settings is not about factors, they share.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 
@@ -33,7 +32,8 @@ class AblationSettings:
     Attributes:
       persim: PerSim's settings, from which sizes and training follow.
       networks: Rows of the agents that get a network of their own, empty for all; only of
-        `per_agent_mlp`, whose networks do not depend on each other.
+        `per_agent_mlp`. Networks of other agents would change nothing, for they share no weights
+        and no data, and of polishing the length of a step only.
       own_batch_size: Transitions in a minibatch of such a network.
     """
 
@@ -76,7 +76,6 @@ def parameter_budget(dataset: OfflineDataset, persim: PersimConfig, name: str) -
     return total - others if name == PER_AGENT else total
 
 
-@functools.cache
 def hidden_within(config: MLPConfig, shape: tuple[int, ...], budget: int) -> tuple[int, ...]:
     """Widths in the proportions of `shape` with which a network's parameters come nearest a budget.
 
@@ -85,16 +84,12 @@ def hidden_within(config: MLPConfig, shape: tuple[int, ...], budget: int) -> tup
       shape: Widths of PerSim's state encoder.
       budget: Parameters of one network.
     """
-    one = dataclasses.replace(config, ensemble_size=1, networks=())
-    one = dataclasses.replace(one, agents="none") if one.agents == "separate" else one
 
     def widths(first: int) -> tuple[int, ...]:
         return tuple(max(1, round(first * width / shape[0])) for width in shape)
 
     def count(first: int) -> int:
-        return parameter_count(
-            mlp_model.__wrapped__(dataclasses.replace(one, hidden=widths(first)))
-        )
+        return dataclasses.replace(config, hidden=widths(first)).num_parameters
 
     low, high = 1, 2
     while count(high) < budget:

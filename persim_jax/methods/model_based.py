@@ -111,10 +111,14 @@ def parameter_count(model: DynamicsModel) -> int:
 def untrained(
     dataset: OfflineDataset, task: Task, recipe: Recipe, settings: ModelSettings
 ) -> FittedModel:
-    """What `fit` returns before any training, such as to read a stored one into."""
+    """Shapes and static parts of what `fit` returns, to read a stored one into."""
     model = recipe.model(dataset, settings, settings.ensemble_size)
-    data = jax.tree.map(jnp.asarray, recipe.data(dataset, settings))
-    params = ModelParams(model.init(jax.random.key(0)), model.fit_normalizer(data))
+    data = recipe.data(dataset, settings)
+
+    def shapes(key: jax.Array, data: PyTree) -> ModelParams:
+        return ModelParams(model.init(key), model.fit_normalizer(data))
+
+    params = jax.eval_shape(shapes, jax.random.key(0), data)
     return _fitted(params, dataset, task, recipe, settings)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -90,6 +91,14 @@ class MLPConfig:
     def rows(self) -> tuple[int, ...]:
         """Rows of the agents that have a network of their own, `[L]`."""
         return self.networks or tuple(range(self.num_agents))
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers of one member, or of one of its networks with "separate"."""
+        widths = (self.input_size, *self.hidden)
+        layers = sum((before + 1) * after for before, after in itertools.pairwise(widths))
+        last = widths[-1] + (self.input_size if self.hidden and self.skip else 0)
+        return layers + (last + 1) * self.obs_size + self.num_agents * self.embedding_size
 
 
 class MLPNormalizer(NamedTuple):

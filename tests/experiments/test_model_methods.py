@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -24,12 +25,13 @@ from tests.experiments.worlds import Killed
 
 CONFIG = tiny()
 NAMES = ("concat_mlp", "pooled_mlp", "per_agent_mlp")
+RUN = NAMES[1:]  # `concat_mlp` is trained and measured by the same code
 OWN = ("baselines", "ablations", "own_batch_size")
 
 
-def start(path, methods=("pooled_mlp",)):
+def start(path, methods=("pooled_mlp",), planning=False):
     console = Console(file=io.StringIO(), width=200)
-    run(CONFIG, path, methods, console, checkpoint_seconds=0.0)
+    run(CONFIG, path, methods, console, checkpoint_seconds=0.0, planning=planning)
     return console.file.getvalue()
 
 
@@ -89,10 +91,26 @@ def test_a_workdir_from_before_a_family_goes_on_and_takes_its_settings(tmp_path)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run of all three, and what it printed."""
+    """A run of two of them, and what it printed."""
     path = tmp_path_factory.mktemp("models") / "whole"
     with jax.numpy_dtype_promotion("standard"):
-        return path, start(path, NAMES)
+        return path, start(path, RUN)
+
+
+@pytest.mark.slow
+@pytest.mark.optimizes
+def test_planning_that_was_left_out_can_be_added(whole, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    metrics = lambda: {r["metric"] for r in read_rows(folder / "rows.jsonl")}  # noqa: E731
+    assert not metrics() & {"return_mean", "plan_decisions_per_second"}
+    text = start(folder, NAMES[1:2], planning=True)
+    assert "fit" not in text
+    assert metrics() >= {"return_mean", "return_std", "plan_decisions_per_second"}
+    mine = [r for r in read_rows(folder / "rows.jsonl") if r["metric"] == "return_mean"]
+    assert {r["agent_id"] for r in mine} == set(make_world(CONFIG).agents.test_ids)
+    assert {(r["method"], r["config_digest"]) for r in mine} == {
+        ("pooled_mlp", method_digest(CONFIG, "pooled_mlp"))
+    }
 
 
 @pytest.mark.slow
@@ -102,8 +120,8 @@ def test_a_run_measures_the_methods_and_nothing_twice(whole, monkeypatch):
     rows, ids = read_rows(path / "rows.jsonl"), set(make_world(CONFIG).agents.test_ids)
     stamp = json.loads((path / "environment.json").read_text("utf8"))
     monkeypatch.setattr(workdir, "environment_stamp", lambda: stamp)  # somebody may commit
-    for name in NAMES:
-        for metric in ("rmse_mean", "r2_median", "return_mean"):
+    for name in RUN:
+        for metric in ("rmse_mean", "r2_median", "rmse_over_horizon"):
             mine = [r for r in rows if (r["method"], r["metric"]) == (name, metric)]
             assert {r["agent_id"] for r in mine} == ids
             assert {r["config_digest"] for r in mine} == {method_digest(CONFIG, name)}
@@ -116,7 +134,7 @@ def test_a_run_measures_the_methods_and_nothing_twice(whole, monkeypatch):
         assert np.isfinite(errors).all()
     assert not (path / "metrics.jsonl").exists()
     before = (path / "rows.jsonl").read_bytes()
-    assert "nothing to do" in start(path, NAMES)
+    assert "nothing to do" in start(path, RUN)
     assert (path / "rows.jsonl").read_bytes() == before
 
 

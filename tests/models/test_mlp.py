@@ -1,6 +1,7 @@
 """MLP ensembles: against numpy, bound against unbound, and who may influence whom."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,18 @@ def data_of(config):
 
 
 def params_of(config, seed=3):
-    model, data = mlp_model(config), jax.tree.map(jnp.asarray, data_of(config))
-    return ModelParams(model.init(jax.random.key(seed)), model.fit_normalizer(data))
+    """Random weights of the right sizes, and the normalizer of the data."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(mlp_model(config).init, jax.random.key(0))
+    draw = lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32)  # noqa: E731
+    return ModelParams(jax.tree.map(draw, shapes), normalizer_of(config, data_of(config)))
 
 
+def normalizer_of(config, data):
+    return jax.jit(mlp_model(config).fit_normalizer)(jax.tree.map(jnp.asarray, data))
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def one_step(config, params, agent, obs, action):
     model = mlp_model(config)
     bound = model.bind(params, agent, None)
@@ -69,7 +78,7 @@ def test_bound_unbound_and_numpy_agree(config):
     params, agent, action = params_of(config), 2, 1
     obs = np.float32([0.3, -1.0, 2.0])
     arguments = (jnp.int32(agent), jnp.asarray(obs), jnp.int32(action))
-    bound = jax.jit(lambda p, *a: one_step(config, p, *a))(params, *arguments)
+    bound = one_step(config, params, *arguments)
     unbound = jax.jit(lambda p, *a: predict_delta(config, p, *a))(params, *arguments)
     weights, norm = jax.tree.map(np.asarray, (params.weights, params.normalizer))
     vector = [()] * 2
@@ -145,8 +154,9 @@ def test_no_agents_transitions_reach_the_network_of_another():
 
 
 def test_a_network_starts_alike_whichever_others_there_are_and_others_have_none():
-    every = mlp_model(dataclasses.replace(SEPARATE, networks=())).init(jax.random.key(3))
-    some = params_of(SEPARATE).weights
+    small = dataclasses.replace(SEPARATE, hidden=(2,), ensemble_size=1)
+    init = lambda config: jax.jit(mlp_model(config).init)(jax.random.key(3))  # noqa: E731
+    every, some = init(dataclasses.replace(small, networks=())), init(small)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[:, [2, 0]], b), every, some)
     found = one_step(SEPARATE, params_of(SEPARATE), jnp.int32(1), jnp.ones(3), jnp.int32(0))
     assert np.isnan(found).all()
@@ -164,9 +174,8 @@ def test_each_network_sees_all_its_transitions_and_the_shorter_ones_in_turn():
 def test_a_model_without_hidden_layers_is_linear():
     config = dataclasses.replace(CONCAT, hidden=(), discrete=False, target="delta")
     data = transitions().replace(actions=np.ones((12, 2), np.float32))
-    model = mlp_model(config)
-    norm = model.fit_normalizer(jax.tree.map(jnp.asarray, data))
-    params = ModelParams(model.init(jax.random.key(0)), norm)
+    weights = params_of(dataclasses.replace(config, discrete=True)).weights
+    params = ModelParams(weights, normalizer_of(config, data))
     predict = lambda obs: one_step(config, params, jnp.int32(0), obs, jnp.ones(2))  # noqa: E731
     a, b = jnp.ones(3), jnp.float32([0.5, 2.0, -1.0])
     np.testing.assert_allclose(
