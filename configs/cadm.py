@@ -16,6 +16,8 @@ GRID: dict[str, tuple[Any, ...]] = {
     "skip": (False, True),
     "context_features": ((16,), (64, 32), (128, 64)),
     "context_size": (3, 10),
+    "history_length": (3, 5, 10),
+    "num_steps": (1_500, 4_000, 8_000, 12_000, 20_000),
     "normalize_context": (False, True),
     # Of all layers alike, the authors', and none.
     "decays": (0.0, "authors", 1e-4, 3e-4, 1e-3),
@@ -88,6 +90,9 @@ def get_cadm(environment: str, variant: str) -> dict[str, Any]:
         }
         train |= {"batch_size": 64, "learning_rate": 5e-3, "schedule": "cosine"}
         steps = (20_000, 8_000)
+    if variant != "paper" and environment == "cart_pole":
+        # Random play gives few steps, and more training on them does not help.
+        steps = (8_000, 4_000)
     if variant != "paper" and environment == "mountain_car":
         network |= {"context_features": (128, 64)}
         train |= {"learning_rate": 1e-2}
