@@ -67,6 +67,7 @@ def _default(environment: str) -> dict[str, Any]:
             "cg_steps": 10,
             "damping": 1e-3,
             "fisher_every": 4,
+            "backtracks": 10,
             "value_hidden": (64, 64),
             "value_rate": 1e-3,
             "value_steps": 100,
@@ -95,6 +96,7 @@ def _paper(environment: str) -> dict[str, Any]:
         "max_kl": 0.01,
         "cg_steps": 20,
         "fisher_every": 1,
+        "backtracks": 0,
         "value_hidden": (128, 128),
     }
     for view in ("p", "a"):

@@ -37,6 +37,8 @@ class NaturalGradientConfig:
       cg_steps: Conjugate gradient steps.
       damping: What is added to the Fisher matrix's diagonal.
       fisher_every: Use one of so many samples in the Fisher products.
+      backtracks: Halvings, at most, of a step that goes farther than `max_kl`; 0 takes each as it
+        is.
       value_hidden: Widths of the value network's ReLU layers.
       value_rate: Adam's rate for it.
       value_steps: Adam's steps in an update.
@@ -53,6 +55,7 @@ class NaturalGradientConfig:
     cg_steps: int = 20
     damping: float = 1e-3
     fisher_every: int = 1
+    backtracks: int = 10
     value_hidden: tuple[int, ...] = (64, 64)
     value_rate: float = 1e-3
     value_steps: int = 100
@@ -148,7 +151,7 @@ def make_natural_gradient(spec: Spec, config: NaturalGradientConfig) -> NaturalG
         weights = mask.astype(obs.dtype)
         params, step = improve(
             policy, state.params, obs, actions, weights, advantages,
-            config.max_kl, config.damping, config.cg_steps, config.fisher_every,
+            config.max_kl, config.damping, config.cg_steps, config.fisher_every, config.backtracks,
         )  # fmt: skip
         value_params, value_opt, value_loss = _fit_values(
             key, value_net, config, state, obs, targets, mask

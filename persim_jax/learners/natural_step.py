@@ -9,10 +9,11 @@ need its products only, which are one derivative forwards and one backwards.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from persim_jax.learners.policies import StochasticPolicy
@@ -113,6 +114,7 @@ def improve(
     damping: float = 1e-3,
     cg_steps: int = 20,
     fisher_every: int = 1,
+    backtracks: int = 0,
 ) -> tuple[Params, Metrics]:
     """One natural gradient step of divergence `max_kl`.
 
@@ -127,9 +129,10 @@ def improve(
       damping: What is added to the Fisher matrix's diagonal.
       cg_steps: Conjugate gradient steps, static.
       fisher_every: One of so many samples is used in the Fisher products, static.
+      backtracks: Halvings, at most, of a step that goes too far, see `backtracked`; static.
 
     Returns:
-      The new parameters, and `gain`, the surrogate's to first order.
+      The new parameters, and `gain`, the surrogate's to first order, of the step that was taken.
     """
     gradient = surrogate_gradient(policy, params, obs, actions, weights, advantages)
     some = slice(None, None, fisher_every)
@@ -140,8 +143,78 @@ def improve(
     # rounding.
     good = inner > 0
     size = jnp.where(good, jnp.sqrt(2 * max_kl / jnp.where(good, inner, 1.0)), 0.0)
-    new = jax.tree.map(lambda p, d: p + size * d, params, direction)
-    return policy.project(new), {"gain": size * inner}
+
+    def moved(size: jax.Array) -> Params:
+        return policy.project(jax.tree.map(lambda p, d: p + size * d, params, direction))
+
+    if backtracks:
+        samples = _Samples(obs, actions, weights, advantages)
+        size = backtracked(policy, params, moved, size, samples, max_kl, backtracks)
+    return moved(size), {"gain": size * inner}
+
+
+class _Samples(NamedTuple):
+    obs: jax.Array
+    actions: jax.Array
+    weights: jax.Array
+    advantages: jax.Array
+
+
+def backtracked(
+    policy: StochasticPolicy,
+    params: Params,
+    moved: Callable[[jax.Array], Params],
+    size: jax.Array,
+    samples: _Samples,
+    max_kl: float,
+    backtracks: int,
+) -> jax.Array:
+    """Halves a step until it is what the second-order model promised (as TRPO does).
+
+    A nearly deterministic policy has next to no curvature where it stands and much of it a step
+    further on, so that a step of the model's size may be a leap. With `r = pi_new / pi_old` of the
+    samples, a step is taken if the divergence `mean(r - 1 - log r)` is at most 1.5 times `max_kl`
+    and the surrogate `mean(A (r - 1))` does not fall; if none of them is, no step is.
+
+    Args:
+      policy: Static.
+      params: Before the step.
+      moved: `(size) -> params` after a step.
+      size: The step to begin with.
+      samples: Of the policy before the step.
+      max_kl: delta.
+      backtracks: Halvings at most, static.
+
+    Returns:
+      The size to take, 0 if none is good.
+    """
+    total = jnp.maximum(samples.weights.sum(), 1.0)
+
+    def log_probs(params: Params) -> jax.Array:
+        return jax.vmap(
+            lambda obs, action: policy.log_prob(policy.distribution(params, obs), action)
+        )(samples.obs, samples.actions)
+
+    before = log_probs(params)
+
+    def good(size: jax.Array) -> jax.Array:
+        log_ratio = log_probs(moved(size)) - before
+        gap = jnp.expm1(log_ratio)
+        divergence = (samples.weights * (gap - log_ratio)).sum() / total
+        gain = (samples.weights * samples.advantages * gap).sum() / total
+        return (divergence <= 1.5 * max_kl) & (gain >= 0)
+
+    def undecided(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        _, halvings, accepted = carry
+        return ~accepted & (halvings < backtracks)
+
+    def halve(carry: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        size, halvings, _ = carry
+        return size / 2, halvings + 1, good(size / 2)
+
+    start = (size, jnp.zeros((), jnp.int32), good(size))
+    size, _, accepted = lax.while_loop(undecided, halve, start)
+    return jnp.where(accepted, size, 0.0)
 
 
 def _dot(first: Params, second: Params) -> jax.Array:

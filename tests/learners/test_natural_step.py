@@ -16,7 +16,7 @@ from persim_jax.learners.policies import make_policy
 from tests.learners.test_policies import CONFIG, CONTINUOUS, DISCRETE, quadrature
 
 ROWS = 12
-STEP = jax.jit(improve, static_argnums=(0, 6, 7, 8), static_argnames="fisher_every")
+STEP = jax.jit(improve, static_argnums=(0, 6, 7, 8), static_argnames=("fisher_every", "backtracks"))
 HALF = np.float32([2.0, 0.5])
 DAMPING = 0.01
 
@@ -152,3 +152,37 @@ def test_samples_that_do_not_count_change_nothing():
     twice = [jnp.repeat(leaf, 2, axis=0) for leaf in (obs, actions, weights, advantages)]
     half, _ = STEP(policy, params, *twice, 0.01, fisher_every=2)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), half, new)
+
+
+def test_a_step_of_a_policy_that_is_nearly_sure_is_halved_until_it_is_no_leap():
+    policy, params, obs, actions, weights, advantages = problem(DISCRETE)
+    # Logits far apart: hardly any curvature here, and much of it a step further on.
+    last = params["net"]["params"]["dense_1"]
+    sure = {"net": {"params": {
+        **params["net"]["params"], "dense_1": {**last, "bias": jnp.asarray([7.0, 0.0, 0.0])}
+    }}}  # fmt: skip
+    # A rare action that turned out well.
+    rare = jnp.argmax(weights)
+    taken = jnp.zeros_like(actions).at[rare].set(1)
+    praise = jnp.zeros(ROWS).at[rare].set(1.0)
+    delta = 0.01
+
+    @jax.jit
+    def divergence(new):
+        old, now = (
+            jax.nn.log_softmax(jax.vmap(policy.distribution, (None, 0))(p, obs))
+            for p in (sure, new)
+        )
+        gaps = (jnp.exp(old) * (old - now)).sum(axis=1)
+        return (weights * gaps).sum() / weights.sum()
+
+    leap, step = (
+        STEP(policy, sure, obs, taken, weights, praise, delta, 1e-5, backtracks=b)[0]
+        for b in (0, 30)
+    )
+    assert divergence(leap) > 5 * delta
+    assert divergence(step) < 2 * delta
+    # Where the model is right a step is the same.
+    plain = STEP(policy, params, obs, actions, weights, advantages, 1e-4)[0]
+    checked = STEP(policy, params, obs, actions, weights, advantages, 1e-4, backtracks=30)[0]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, checked)
