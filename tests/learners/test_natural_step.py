@@ -155,7 +155,7 @@ def test_samples_that_do_not_count_change_nothing():
 
 
 def test_a_step_of_a_policy_that_is_nearly_sure_is_halved_until_it_is_no_leap():
-    policy, params, obs, actions, weights, advantages = problem(DISCRETE)
+    policy, params, obs, actions, weights, _ = problem(DISCRETE)
     # Logits far apart: hardly any curvature here, and much of it a step further on.
     last = params["net"]["params"]["dense_1"]
     sure = {"net": {"params": {
