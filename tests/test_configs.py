@@ -155,7 +155,10 @@ def test_checking_and_typing_change_nothing():
 
 def test_the_fields_of_a_section_are_those_of_its_dataclass():
     config = plain()
-    assert set(config["train"]) == {f.name for f in TrainConfig.__dataclass_fields__.values()}
+    # Two fields are of other methods; a new field here would rename every row of PerSim.
+    others = {"bootstrap", "max_epoch_steps"}
+    fields = {f.name for f in TrainConfig.__dataclass_fields__.values()}
+    assert set(config["train"]) == fields - others
     typed = settings.persim_config(config)
     for name, value in config["train"].items():
         assert getattr(typed.train, name) == value
