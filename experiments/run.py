@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ from persim_jax.methods.true_env import TRUE_ENV
 
 FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
+MEASURES = ("prediction", "returns")
+"""What is measured of a method: the numbers of Table 1 and those of Table 2."""
 DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
@@ -56,6 +58,8 @@ def run(
     methods: tuple[str, ...] = DEFAULT_METHODS,
     console: Console | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    measures: Collection[str] = MEASURES,
+    report: bool = True,
 ) -> Path:
     """Runs every stage that is not done yet.
 
@@ -65,6 +69,8 @@ def run(
       methods: Names in `METHODS`.
       console: Where progress is shown.
       checkpoint_seconds: Least time between two checkpoints of training.
+      measures: Some of `MEASURES`.
+      report: Whether to write the report; a sweep has one for all of its runs.
 
     Returns:
       Path of the report.
@@ -87,18 +93,21 @@ def run(
             for name in methods:
                 method = find_method(name)
                 if parse_name(name):
+                    if "returns" not in measures:
+                        continue
                     run_baseline(name, where, world, dataset, display, checkpoint_seconds)
                     continue
                 fitted = fit_method(name, where, world, dataset, display, checkpoint_seconds)
                 # The truth predicts itself: True env has no place in the prediction test.
-                if method is not TRUE_ENV:
+                if method is not TRUE_ENV and "prediction" in measures:
                     measure_prediction(where, world, method, fitted, display)
-                measure_returns(where, world, method, fitted, display)
-                if method is PERSIM:
+                if "returns" in measures:
+                    measure_returns(where, world, method, fitted, display)
+                if method is PERSIM and "prediction" in measures:
                     write_arrays(where, world, fitted)
                     measure_factors(where, world, name, np.asarray(fitted.agent_factors()))
                     measure_growth(where, world, name, read_predictions(where))
-            if not where.report_is_current():
+            if report and not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)
             if not display.num_stages:
@@ -239,7 +248,10 @@ def main(argv: Sequence[str]) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=200)
     config = FLAGS.config.to_dict()
     with one_line_each():
-        report = run(config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds)
+        report = run(
+            config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds,
+            FLAGS.measures,
+        )  # fmt: skip
         show_tables(Path(FLAGS.workdir), config, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
@@ -259,6 +271,10 @@ def _define_flags() -> None:
         list(DEFAULT_METHODS),
         f"Some of {', '.join(METHODS)}; in the last two any number of synthetic trajectories.",
     )
+    flags.DEFINE_multi_enum(
+        "measures", list(MEASURES), MEASURES, "What to measure of each method: the prediction test "
+        "of Table 1, the returns of Table 2; may be given twice.",
+    )  # fmt: skip
     flags.DEFINE_bool(
         "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "
         "a CPU does so anyway.",
