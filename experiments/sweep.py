@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 import time
@@ -107,25 +108,21 @@ def run_jobs(prepared: Prepared, executor: Executor, console: Console) -> bool:
     queue, running = Queue(todo.jobs, seconds), dict[str, Planned]()
     view = View(console, todo.jobs, len(todo.done), seconds, executor.slots, factor)
     with view:
-        _note(view, lambda: index.announce(todo.jobs, seconds))
+        _note(view, functools.partial(index.announce, todo.jobs, seconds))
         while queue or running:
-            while len(running) < executor.slots:
-                planned = queue.next(running.values())
-                if planned is None:
-                    break
-                running[planned.key] = planned
-                _note(view, lambda: index.add(planned, RUNNING, estimate=seconds[planned.key]))  # noqa: B023
-                executor.submit(make_order(planned, folder))
-                view.started(planned)
+            while len(running) < executor.slots and (found := queue.next(running.values())):
+                running[found.key] = found
+                about = {"estimate": seconds[found.key]}
+                _note(view, functools.partial(index.add, found, RUNNING, **about))
+                executor.submit(make_order(found, folder))
+                view.started(found)
             for outcome in executor.wait(POLL_SECONDS):
-                planned = running.pop(outcome.key)
-                about = {
-                    "seconds": outcome.seconds, "estimate": seconds[planned.key],
-                    "rows": outcome.rows, "code_version": outcome.code_version,
-                    "error": outcome.error,
-                }  # fmt: skip
-                _note(view, lambda: index.add(planned, outcome.state, **about))  # noqa: B023
-                view.ended(planned, outcome)
+                ended = running.pop(outcome.key)
+                result = outcome._asdict() | {"estimate": seconds[ended.key]}
+                for name in ("key", "state", "tired"):
+                    del result[name]
+                _note(view, functools.partial(index.add, ended, outcome.state, **result))
+                view.ended(ended, outcome)
     view.end(folder)
     view.say(view.summary())
     return not view.failed and not todo.failed

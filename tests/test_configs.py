@@ -16,7 +16,7 @@ from persim_jax.methods import METHODS
 from persim_jax.training import TrainConfig
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py"))
-ENVIRONMENTS = [name for name in CONFIGS if name not in {"__init__", "base", "baselines"}]
+ENVIRONMENTS = [name for name in CONFIGS if name not in {"__init__", "base", "baselines", "sweeps"}]
 CASES = [(name, variant) for name in ENVIRONMENTS for variant in ("", *VARIANTS)]
 ALL = tuple(METHODS)
 

@@ -119,21 +119,18 @@ def _perform(order: Order, workdir: Path) -> tuple[int, str]:
 def _printing_to(workdir: Path) -> Iterator[None]:
     """Sends what this process prints, C++ code included, to a job's `output.txt`."""
     workdir.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
     kept = [os.dup(number) for number in (1, 2)]
-    try:
-        with (workdir / OUTPUT).open("ab") as file:
+    with (workdir / OUTPUT).open("a", encoding="utf8", buffering=1) as file:
+        try:
             for number in (1, 2):
                 os.dup2(file.fileno(), number)
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # of a full disk: the job's outcome tells
-            sys.stdout.flush()
-            sys.stderr.flush()
-        for number, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, number)
-            os.close(copy)
+            # Where standard output is not file 1, as in workers of Ray, too.
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            for number, copy in zip((1, 2), kept, strict=True):
+                os.dup2(copy, number)
+                os.close(copy)
 
 
 def _tired() -> bool:
