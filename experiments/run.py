@@ -11,7 +11,6 @@ field of the config; configs/base.py has them all.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import sys
@@ -29,6 +28,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import settings
+from experiments.accelerators import set_up_jax as set_up_jax
 from experiments.arrays import read_predictions, write_arrays
 from experiments.baselines import run_baseline
 from experiments.control import measure_returns
@@ -49,7 +49,6 @@ FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
 MEASURES = ("prediction", "returns")
 """What is measured of a method: the numbers of Table 1 and those of Table 2."""
-DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 def run(
@@ -160,26 +159,6 @@ def _rich_table(table: model.Table) -> Table:
             first = column.name if line is table.lines[0] else ""
             shown.add_row(first, line.labels[-1], ours, cell.paper or model.DASH)
     return shown
-
-
-def set_up_jax(deterministic: bool, compile_cache: str | None) -> None:
-    """Settings that JAX reads once, when it makes its first array: call this before.
-
-    Args:
-      deterministic: Let a GPU add up in a fixed order, unless XLA_FLAGS already says whether.
-      compile_cache: Folder in which compiled programs are kept for the next process, or None.
-    """
-    # scikit-learn's threads, which the report's t-SNE needs not, spin where cores are busy.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # That there is no TPU is no news.
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    before = os.environ.get("XLA_FLAGS", "")
-    if deterministic and DETERMINISTIC not in before:
-        os.environ["XLA_FLAGS"] = f"{before} {DETERMINISTIC}=true".strip()
-    if compile_cache:
-        jax.config.update("jax_compilation_cache_dir", compile_cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ def _import_ray() -> Any:
 
 def perform_on_cluster(order: dict[str, Any]) -> dict[str, Any]:
     """A job in a worker of Ray, plain data in and out."""
-    from experiments.run import set_up_jax
+    from experiments.accelerators import set_up_jax
     from experiments.sweeping.worker import perform
 
     set_up_jax(deterministic=True, compile_cache=None)

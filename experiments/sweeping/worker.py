@@ -159,7 +159,7 @@ def main(argv: Sequence[str]) -> None:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=read_orders, args=(lines,), daemon=True).start()
 
-    from experiments.run import set_up_jax
+    from experiments.accelerators import set_up_jax
 
     set_up_jax(deterministic=True, compile_cache=os.environ.get("PERSIM_COMPILE_CACHE"))
     while True:
