@@ -85,7 +85,7 @@ def _unseen(config: Config, workdir: Path, methods: Sequence[str], measures: Seq
     smoke = config["variant"] == "smoke"
     # The clock is for a machine with nothing else to do.
     count = SMOKE_NEWCOMERS if smoke else NEWCOMERS
-    rows = unseen.measure(config, workdir, num_newcomers=count, speed_newcomers=0)
+    rows = unseen.measure(config, workdir, count, SHOWN, speed_newcomers=0)
     append_rows(Path(workdir) / "rows.jsonl", rows)
 
 
