@@ -1,4 +1,4 @@
-"""Settings of the offline baselines BCQ and CQL, and the grid that they were chosen from.
+"""Settings of the baselines: BCQ and CQL, with the grid that they were chosen from, and others.
 
 A learner has one set of settings for each view of the data: `p`, one policy from all agents'
 trajectories; `a`, one from an agent's single trajectory; `k`, one from that and its simulator's.
@@ -11,6 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 from ml_collections import ConfigDict
+
+from configs.cadm import get_cadm
+from configs.morel import get_morel
 
 # What is searched, the whole of it.
 GRID: dict[str, dict[str, tuple[float, ...]]] = {
@@ -36,8 +39,9 @@ _CHOSEN: dict[str, dict[str, dict[str, tuple[float, int]]]] = {
         "cql": {"p": (1.0, 20_000), "a": (4.0, 5_000), "k": (0.1, 10_000)},
     },
     "half_cheetah": {
+        # `k`, whose simulators take a quarter of an hour, has the settings of `a`.
         "bcq": {"p": (0.05, 10_000), "a": (0.05, 10_000), "k": (0.05, 10_000)},
-        "cql": {"p": (5.0, 10_000), "a": (5.0, 10_000), "k": (5.0, 10_000)},
+        "cql": {"p": (5.0, 10_000), "a": (1.0, 5_000), "k": (1.0, 5_000)},
     },
 }
 
@@ -72,6 +76,10 @@ def get_baselines(environment: str, variant: str) -> ConfigDict:
                 "width": -1,
             },
             **sections,
+            # What PerSim's own settings do not say; see `persim_jax.methods.ablations`.
+            "ablations": {"own_batch_size": 32},
+            "cadm": get_cadm(environment, variant),
+            "morel": get_morel(environment, variant),
         }
     )
 

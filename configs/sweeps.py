@@ -41,7 +41,7 @@ class Job:
       config: File with `get_config(variant)`, such as `configs/cart_pole.py`.
       overrides: Dotted fields with their values, such as `("model.rank", 2)`.
       methods: As in result rows.
-      measures: What is measured of each; see `experiments.run.MEASURES`.
+      measures: What is asked for of each; without returns, methods that plan do not plan.
       launcher: `module:NAME` of an `experiments.sweeping.launchers.Launcher`.
     """
 

@@ -16,14 +16,14 @@ from experiments.stages import World
 from experiments.workdir import Workdir
 from persim_jax.evaluation.prediction import error_per_step
 from persim_jax.files import CorruptFileError, write_atomically
-from persim_jax.methods import PERSIM
+from persim_jax.methods import PERSIM, Method
 from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.types import PyTree
 
 
 def write_arrays(workdir: Workdir, world: World, simulators: PersonalizedSimulators) -> None:
     """Writes `arrays/factors.npz` and `arrays/predictions.npz`, if they are not there."""
-    folder = workdir.path / "arrays"
-    factors, predictions = folder / "factors.npz", folder / "predictions.npz"
+    factors = workdir.path / "arrays" / "factors.npz"
     if not factors.exists():
         _write(
             factors,
@@ -32,17 +32,29 @@ def write_arrays(workdir: Workdir, world: World, simulators: PersonalizedSimulat
             agent_ids=world.agents.agent_ids,
             test_rows=np.asarray(world.test_rows()),
         )
-    if not predictions.exists():
-        _write(predictions, **_predictions(workdir, world, simulators))
+    write_predictions(workdir, world, PERSIM, simulators)
 
 
-def read_predictions(workdir: Workdir) -> dict[str, np.ndarray]:
-    """What `write_arrays` wrote to `arrays/predictions.npz`.
+def write_predictions(workdir: Workdir, world: World, method: Method, fitted: PyTree) -> None:
+    """Writes what figures show of a method's prediction test, if it is not there."""
+    path = predictions_path(workdir.path, method.name)
+    if not path.exists():
+        _write(path, **_predictions(workdir, world, method, fitted))
+
+
+def predictions_path(workdir: Path, method: str = PERSIM.name) -> Path:
+    """`arrays/predictions.npz` of PerSim, `arrays/predictions_METHOD.npz` of others."""
+    own = "" if method == PERSIM.name else f"_{method}"
+    return workdir / "arrays" / f"predictions{own}.npz"
+
+
+def read_predictions(workdir: Workdir, method: str = PERSIM.name) -> dict[str, np.ndarray]:
+    """What `write_predictions` wrote of a method.
 
     Raises:
       CorruptFileError: It was cut short or altered.
     """
-    path = workdir.path / "arrays" / "predictions.npz"
+    path = predictions_path(workdir.path, method)
     try:
         with np.load(io.BytesIO(path.read_bytes())) as stored:
             return dict(stored)
@@ -53,7 +65,7 @@ def read_predictions(workdir: Workdir) -> dict[str, np.ndarray]:
 
 
 def _predictions(
-    workdir: Workdir, world: World, simulators: PersonalizedSimulators
+    workdir: Workdir, world: World, method: Method, fitted: PyTree
 ) -> dict[str, np.ndarray]:
     """One example episode of each test agent, and errors over the horizon over all episodes."""
     columns: dict[str, list[Any]] = {
@@ -67,7 +79,7 @@ def _predictions(
         )
     }
     for agent_id in world.agents.test_ids:
-        paths = open_loop_paths(workdir, world, PERSIM, simulators, agent_id)
+        paths = open_loop_paths(workdir, world, method, fitted, agent_id)
         errors = np.asarray(error_per_step(paths))
         # The first of the longest episodes: one that ends early would show little.
         example = int(np.argmax(np.asarray(paths.mask).sum(axis=1)))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import envs
+from experiments.families import SECTION as SECTION
+from experiments.families import family_digest
 from experiments.settings import typed
 from experiments.stamps import config_digest
 from persim_jax.learners.offline import OfflineConfig
@@ -21,7 +23,6 @@ from persim_jax.methods.offline import (
     parse_name,
 )
 
-SECTION = "baselines"
 # What evaluating an offline policy, or making the simulator behind it, has nothing to do with.
 _UNUSED = ("planner", "prediction")
 _SIMULATOR = ("model", "train", "mesh")
@@ -54,12 +55,15 @@ def offline_settings(config: Mapping[str, Any], name: str) -> OfflineSettings:
 def method_digest(config: Mapping[str, Any], method: str) -> str:
     """Digest of what the rows of a method depend on.
 
-    For other methods that is the config without the section of the baselines. For a baseline it is
-    the config without planner and prediction test and, where no simulator is behind it, without the
-    model, together with the settings of this learner for this view of the data.
+    For PerSim and True env that is the config without the section of the baselines, for a method of
+    a family see `families.family_digest`. For an offline learner it is the config without planner
+    and prediction test and, where no simulator is behind it, without the model, together with the
+    settings of this learner for this view of the data.
     """
     about = parse_name(method)
-    if about is None or SECTION not in config:
+    if about is None:
+        return family_digest(config, method)
+    if SECTION not in config:
         return config_digest(config)
     left_out = (SECTION, "trial", *_UNUSED, *(() if about.view == AUGMENTED else _SIMULATOR))
     section = config[SECTION]

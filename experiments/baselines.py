@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,11 @@ def lost_agents(
 
 @contextlib.contextmanager
 def monitored(
-    folder: Path, total: int, stage: Stage, checkpoint_seconds: float
+    folder: Path,
+    total: int,
+    stage: Stage,
+    checkpoint_seconds: float,
+    note: Callable[[Any, jax.Array], str] | None = None,
 ) -> Iterator[Monitor]:
     """A monitor that restores from checkpoints and writes one now and then, and at the end.
 
@@ -142,6 +146,7 @@ def monitored(
       total: Gradient steps of the training.
       stage: What shows and times it.
       checkpoint_seconds: Least time between two checkpoints.
+      note: `(state, losses) -> text` to show; by default step and mean loss.
     """
     saved = time.perf_counter()
 
@@ -158,7 +163,7 @@ def monitored(
         # The lanes whose training goes on.
         good = np.asarray(losses, np.float64)[np.asarray(state.diverged_at) < 0]
         text = f"{good.mean():.3g}" if good.size else "none"
-        stage.step(step, f"step {step}, loss {text}")
+        stage.step(step, note(state, losses) if note else f"step {step}, loss {text}")
         if step == total or not good.size or time.perf_counter() - saved >= checkpoint_seconds:
             checkpoints.save(folder, step, state)
             stage.watch.lap()

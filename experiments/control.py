@@ -83,6 +83,8 @@ def measure_returns(
 ) -> None:
     """Runs the evaluation episodes that have not been run yet and adds the rows of their agents.
 
+    Nothing is done for a method that plans where `workdir.planning` is false.
+
     Args:
       workdir: Of the run.
       world: Its environment and agents.
@@ -91,6 +93,8 @@ def measure_returns(
       display: Shows progress.
       left_out: Ids of the agents for which the method has no policy.
     """
+    if method.plans and not workdir.planning:
+        return
     ids = [a for a in control_ids(workdir, world, method) if a not in left_out]
     todo = [a for a in ids if not workdir.has(method.name, "return_mean", a)]
     name = f"{'planning' if method.plans else 'evaluation'} {method.name}"

@@ -36,7 +36,11 @@ def measure_factors(workdir: Workdir, world: World, name: str, factors: np.ndarr
         value = float(np.mean(members))
         rows.append(
             make_row(
-                workdir.context, method=name, metric=metric, value=value, member_values=members
+                workdir.context_of(name),
+                method=name,
+                metric=metric,
+                value=value,
+                member_values=members,
             )
         )
     if rows:
@@ -48,6 +52,8 @@ def measure_growth(workdir: Workdir, world: World, name: str, horizon: dict[str,
 
     `rmse_first_step` and `rmse_last_step` are means over episodes; `error_growth_per_step` is the
     factor g with error(t) = error(10) g^(t - 10) at the last step that any episode reached.
+    `rmse_over_horizon` is the mean over the steps that any reached, and its row has the error of
+    each, `step_values`, with the 10 and 90 % quantiles over episodes: what figures draw.
 
     Args:
       workdir: The run.
@@ -56,17 +62,32 @@ def measure_growth(workdir: Workdir, world: World, name: str, horizon: dict[str,
       horizon: With `agent_ids [A]` and `rmse_per_step [A, S]`, as in `arrays/predictions.npz`.
     """
     rows = []
-    for agent_id, errors in zip(horizon["agent_ids"], horizon["rmse_per_step"], strict=True):
-        if workdir.has(name, "rmse_first_step", int(agent_id)):
-            continue
-        values = growth_of(np.asarray(errors, np.float64))
-        fields = agent_fields(world, int(agent_id))
+    for index, agent_id in enumerate(map(int, horizon["agent_ids"])):
+        errors = np.asarray(horizon["rmse_per_step"][index], np.float64)
         rows += [
-            make_row(workdir.context, method=name, metric=metric, value=value, **fields)
-            for metric, value in values.items()
-        ]
+            make_row(
+                workdir.context_of(name), method=name, metric=metric, value=value,
+                **agent_fields(world, agent_id), **extras,
+            )
+            for metric, value, extras in _horizon_values(errors, horizon, index)
+            if not workdir.has(name, metric, agent_id)
+        ]  # fmt: skip
     if rows:
         workdir.add(rows)
+
+
+def _horizon_values(
+    errors: np.ndarray, horizon: dict[str, Any], index: int
+) -> list[tuple[str, float, dict[str, Any]]]:
+    """Metric, value and extras of each row of one agent."""
+    reached = errors[~np.isnan(errors)]
+    bands = {"step_low": "rmse_per_step_low", "step_high": "rmse_per_step_high"}
+    steps = {"step_values": errors} | {
+        field: horizon[array][index] for field, array in bands.items() if array in horizon
+    }
+    mean = float(reached.mean()) if reached.size else math.nan
+    growth: dict[str, float] = growth_of(errors)
+    return [("rmse_over_horizon", mean, steps), *((name, v, {}) for name, v in growth.items())]
 
 
 def growth_of(errors: np.ndarray) -> dict[str, float]:

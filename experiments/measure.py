@@ -126,7 +126,7 @@ def _prediction_rows(
     }
     return [
         make_row(
-            workdir.context,
+            workdir.context_of(name),
             method=name,
             metric=metric,
             value=float(value),

@@ -14,12 +14,11 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 from rich import box
@@ -27,28 +26,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments import settings
+from experiments import families, settings
 from experiments.accelerators import set_up_jax as set_up_jax
-from experiments.arrays import read_predictions, write_arrays
-from experiments.baselines import run_baseline
-from experiments.control import measure_returns
-from experiments.explain import measure_factors, measure_growth
-from experiments.measure import measure_prediction
+from experiments.method_stages import run_of
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
 from experiments.report import build_report
 from experiments.reporting import build, model
 from experiments.reporting.render import MARKS
-from experiments.stages import fit_method, make_dataset, make_world
+from experiments.stages import make_dataset, make_world
 from experiments.workdir import Workdir, opened
-from persim_jax.methods import METHODS, find_method, parse_name
+from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
 from persim_jax.methods.true_env import TRUE_ENV
 
 FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
-MEASURES = ("prediction", "returns")
-"""What is measured of a method: the numbers of Table 1 and those of Table 2."""
 
 
 def run(
@@ -57,7 +50,7 @@ def run(
     methods: tuple[str, ...] = DEFAULT_METHODS,
     console: Console | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    measures: Collection[str] = MEASURES,
+    planning: bool = True,
     report: bool = True,
 ) -> Path:
     """Runs every stage that is not done yet.
@@ -68,7 +61,8 @@ def run(
       methods: Names in `METHODS`.
       console: Where progress is shown.
       checkpoint_seconds: Least time between two checkpoints of training.
-      measures: Some of `MEASURES`.
+      planning: Whether methods that plan are run in the true environment, too; a later start may
+        add that.
       report: Whether to write the report; a sweep has one for all of its runs.
 
     Returns:
@@ -80,6 +74,7 @@ def run(
       FloatingPointError: Training left the finite numbers.
     """
     settings.check(config, methods)
+    families.check(config, methods)
     with (
         jax.default_matmul_precision(config["matmul_precision"]),
         Display(console or Console()) as display,
@@ -87,25 +82,11 @@ def run(
         # Before the folder is made: what is refused must leave none behind.
         world = make_world(config)
         with opened(workdir, config) as where:
+            where.planning = planning
             _announce(where, display)
             dataset = make_dataset(where, world, display)
             for name in methods:
-                method = find_method(name)
-                if parse_name(name):
-                    if "returns" not in measures:
-                        continue
-                    run_baseline(name, where, world, dataset, display, checkpoint_seconds)
-                    continue
-                fitted = fit_method(name, where, world, dataset, display, checkpoint_seconds)
-                # The truth predicts itself: True env has no place in the prediction test.
-                if method is not TRUE_ENV and "prediction" in measures:
-                    measure_prediction(where, world, method, fitted, display)
-                if "returns" in measures:
-                    measure_returns(where, world, method, fitted, display)
-                if method is PERSIM and "prediction" in measures:
-                    write_arrays(where, world, fitted)
-                    measure_factors(where, world, name, np.asarray(fitted.agent_factors()))
-                    measure_growth(where, world, name, read_predictions(where))
+                run_of(name)(name, where, world, dataset, display, checkpoint_seconds)
             if report and not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)
@@ -229,7 +210,7 @@ def main(argv: Sequence[str]) -> None:
     with one_line_each():
         report = run(
             config, FLAGS.workdir, tuple(FLAGS.methods), console, FLAGS.checkpoint_seconds,
-            FLAGS.measures,
+            FLAGS.planning,
         )  # fmt: skip
         show_tables(Path(FLAGS.workdir), config, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
@@ -248,11 +229,11 @@ def _define_flags() -> None:
     flags.DEFINE_list(
         "methods",
         list(DEFAULT_METHODS),
-        f"Some of {', '.join(METHODS)}; in the last two any number of synthetic trajectories.",
+        f"Some of {', '.join(METHODS)}; persim_bcq_K and persim_cql_K for any number K.",
     )
-    flags.DEFINE_multi_enum(
-        "measures", list(MEASURES), MEASURES, "What to measure of each method: the prediction test "
-        "of Table 1, the returns of Table 2; may be given twice.",
+    flags.DEFINE_bool(
+        "planning", True, "Run methods that plan in the true environment, too; false leaves "
+        "that to a later start.",
     )  # fmt: skip
     flags.DEFINE_bool(
         "deterministic", True, "Let a GPU give the same numbers each time, at some cost in speed; "

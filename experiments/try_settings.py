@@ -4,6 +4,8 @@
         --config.model.skip=False
     python -m experiments.try_settings --config=configs/half_cheetah.py --workdir=runs/paper_like \
         --config.model.layer_norm=False --config.model.target=delta --decisions=0
+    python -m experiments.try_settings --config=configs/cart_pole.py --workdir=runs/wide_cadm \
+        --method=cadm_pets --config.baselines.cadm.network.features="(128, 128)" --decisions=0
 
 Collects and trains as `experiments.run` does (a workdir of a run with the same config goes on),
 then predicts and plans for the validation agents, never for the test agents. Planning stops after
@@ -16,8 +18,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +30,29 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.table import Table
 
-from experiments import run, settings
+from experiments import families, run, settings
 from experiments.measure import agent_fields, episode_obs, episode_scores, open_loop_paths
+from experiments.model_methods import fit_model
 from experiments.progress import Display
 from experiments.records import Row, make_row
 from experiments.stages import World, make_dataset, make_simulators, make_world
 from experiments.workdir import Workdir, opened
 from persim_jax.evaluation.returns import evaluate_returns
+from persim_jax.methods import MODEL_BASED, find_method
+from persim_jax.methods.base import Method
 from persim_jax.methods.persim import PERSIM
-from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.types import PyTree
 
 FLAGS = flags.FLAGS
 DECISIONS = 80
 METRICS = ("validation_rmse_mean", "validation_r2_median", "validation_return_mean")
+
+
+class Tried(NamedTuple):
+    """A method and what it has learned."""
+
+    method: Method
+    fitted: PyTree
 
 
 def try_settings(
@@ -47,6 +60,7 @@ def try_settings(
     workdir: str | Path,
     decisions: int = DECISIONS,
     console: Console | None = None,
+    method: str = PERSIM.name,
 ) -> list[Row]:
     """Measures a config on the validation agents.
 
@@ -55,16 +69,21 @@ def try_settings(
       workdir: Made if missing.
       decisions: Planned steps from the start of one episode of each agent; 0 plans nothing.
       console: Where progress is shown.
+      method: One that learns a model: PerSim, or one in `MODEL_BASED`.
 
     Returns:
       The rows of the three metrics, those measured before among them.
 
     Raises:
-      ValueError: The config or the number of decisions is wrong.
+      ValueError: The config or the number of decisions is wrong, or the method learns no model.
     """
+    if method not in (PERSIM.name, *MODEL_BASED):
+        known = ", ".join((PERSIM.name, *MODEL_BASED))
+        raise ValueError(f"method {method!r} learns no model: use one of {known}")
     if decisions < 0:
         raise ValueError(f"decisions is {decisions}: it must not be negative; 0 plans nothing")
-    settings.check(config, (PERSIM.name,))
+    settings.check(config, (method,))
+    families.check(config, (method,))
     with (
         jax.default_matmul_precision(config["matmul_precision"]),
         Display(console or Console()) as display,
@@ -72,53 +91,52 @@ def try_settings(
         world = make_world(config)
         with opened(workdir, config) as where:
             dataset = make_dataset(where, world, display)
-            fitted = make_simulators(where, world, dataset, display)
+            fit = make_simulators if method == PERSIM.name else partial(fit_model, method)
+            found = Tried(find_method(method), fit(where, world, dataset, display))
             ids = world.agents.validation_ids
             with display.stage(where, "validation agents", len(ids)) as stage:
                 for done, agent_id in enumerate(ids, 1):
-                    if not where.has(PERSIM.name, "validation_rmse_mean", agent_id):
-                        where.add(_prediction_rows(where, world, fitted, agent_id))
-                    if decisions and not _planned(where, agent_id, decisions):
-                        where.add([_return_row(where, world, fitted, agent_id, decisions)])
+                    if not where.has(method, "validation_rmse_mean", agent_id):
+                        where.add(_prediction_rows(where, world, found, agent_id))
+                    if decisions and not _planned(where, method, agent_id, decisions):
+                        where.add([_return_row(where, world, found, agent_id, decisions)])
                     stage.step(done, f"{done} agents")
-            return [row for metric in METRICS for row in where.rows_of(PERSIM.name, metric)]
+            return [row for metric in METRICS for row in where.rows_of(method, metric)]
 
 
-def _planned(where: Workdir, agent_id: int, decisions: int) -> bool:
-    rows = where.rows_of(PERSIM.name, "validation_return_mean")
+def _planned(where: Workdir, method: str, agent_id: int, decisions: int) -> bool:
+    rows = where.rows_of(method, "validation_return_mean")
     return any((r["agent_id"], r["num_decisions"]) == (agent_id, decisions) for r in rows)
 
 
-def _prediction_rows(
-    where: Workdir, world: World, fitted: PersonalizedSimulators, agent_id: int
-) -> list[Row]:
+def _prediction_rows(where: Workdir, world: World, found: Tried, agent_id: int) -> list[Row]:
     start = time.perf_counter()
-    rmse, r2 = episode_scores(open_loop_paths(where, world, PERSIM, fitted, agent_id))
+    rmse, r2 = episode_scores(open_loop_paths(where, world, found.method, found.fitted, agent_id))
     shared = {
-        "method": PERSIM.name,
+        "method": found.method.name,
         "num_episodes": len(rmse),
         "wall_s": time.perf_counter() - start,
         **agent_fields(world, agent_id),
     }
+    context = where.context_of(found.method.name)
     return [
-        make_row(where.context, metric="validation_rmse_mean", value=np.nanmean(rmse), **shared),
-        make_row(where.context, metric="validation_r2_median", value=np.nanmedian(r2), **shared),
+        make_row(context, metric="validation_rmse_mean", value=np.nanmean(rmse), **shared),
+        make_row(context, metric="validation_r2_median", value=np.nanmedian(r2), **shared),
     ]
 
 
-def _return_row(
-    where: Workdir, world: World, fitted: PersonalizedSimulators, agent_id: int, decisions: int
-) -> Row:
+def _return_row(where: Workdir, world: World, found: Tried, agent_id: int, decisions: int) -> Row:
     spec = dataclasses.replace(world.env.spec, max_steps=decisions)
     agent = jnp.asarray([world.agents.row_of(agent_id)], jnp.int32)
     start = time.perf_counter()
     returns, steps = evaluate_returns(
         settings.stage_key(where.config, "planning"), world.env._replace(spec=spec),
-        world.env_params, PERSIM.policy, fitted, settings.planner_config(where.config), agent,
-        episode_obs(where, world, agent_id, 1),
+        world.env_params, found.method.policy, found.fitted,
+        settings.planner_config(where.config), agent, episode_obs(where, world, agent_id, 1),
     )  # fmt: skip
+    name = found.method.name
     return make_row(
-        where.context, method=PERSIM.name, metric="validation_return_mean",
+        where.context_of(name), method=name, metric="validation_return_mean",
         value=float(returns[0]), num_episodes=1, num_decisions=decisions, num_steps=int(steps[0]),
         wall_s=time.perf_counter() - start, **agent_fields(world, agent_id),
     )  # fmt: skip
@@ -146,7 +164,9 @@ def main(argv: Sequence[str]) -> None:
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console()
     with run.one_line_each():
-        rows = try_settings(FLAGS.config.to_dict(), FLAGS.workdir, FLAGS.decisions, console)
+        rows = try_settings(
+            FLAGS.config.to_dict(), FLAGS.workdir, FLAGS.decisions, console, FLAGS.method
+        )
     console.print(summary(rows))
 
 
@@ -156,6 +176,7 @@ def _define_flags() -> None:
         lock_config=True,
     )  # fmt: skip
     flags.DEFINE_string("workdir", None, "Folder of this idea, made if missing.")
+    flags.DEFINE_string("method", PERSIM.name, f"{PERSIM.name}, {', '.join(MODEL_BASED)}.")
     flags.DEFINE_integer("decisions", DECISIONS, "Planned steps of each agent; 0 plans nothing.")
     flags.mark_flags_as_required(["config", "workdir"])
 

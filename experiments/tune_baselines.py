@@ -112,7 +112,7 @@ def tune(
             stops = _states_at(key, world, dataset, setting.method, own, steps)
             rows: list[Row] = []
             for index, (count, fitted) in enumerate(zip(sorted(steps), stops, strict=True)):
-                values = _validate(workdir, world, setting.method, fitted, episodes)
+                values = validation_returns(workdir, world, setting.method, fitted, episodes)
                 rows += _rows(workdir, world, setting, count, values)
                 stage.step(index + 1, f"{count} steps: {values.mean():.1f}")
             # All stops at once: the longest stands for the setting.
@@ -139,7 +139,9 @@ def _states_at(
     return [fitted.replace(states=s.learner, diverged_at=s.diverged_at) for s in states]
 
 
-def _validate(workdir: Workdir, world: World, name: str, fitted: Any, episodes: int) -> np.ndarray:
+def validation_returns(
+    workdir: Workdir, world: World, name: str, fitted: Any, episodes: int
+) -> np.ndarray:
     """Returns of the validation agents' own episodes, `[agents, episodes]`, in one program."""
     ids = world.agents.validation_ids
     obs = jnp.concatenate([episode_obs(workdir, world, i, episodes) for i in ids])

@@ -79,8 +79,9 @@ class Folder:
         stored = self.path / "config.json"
         if stored.exists():
             before = read_json(stored)
-            _refuse_other_config(self.path, _with_baselines(before, config), config)
-            if SECTION in config and SECTION not in before:
+            merged = _with_new_sections(before, config)
+            _refuse_other_config(self.path, merged, config)
+            if merged != before:
                 write_json_atomically(stored, config)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,7 @@ class Workdir(Folder):
       config: The run's config as a plain dict.
       context: What all of its rows share.
       other_code: The code version that last worked here, if it was another than this one.
+      planning: Whether this process runs planners in the true environment.
     """
 
     def __init__(self, path: str | Path, config: Mapping[str, Any]) -> None:
@@ -104,6 +106,7 @@ class Workdir(Folder):
         """
         super().__init__(path)
         self.config: dict[str, Any] = jsonable(dict(config))
+        self.planning = True
         self.keep_config(self.config)
         stamp = jsonable(environment_stamp())
         before = read_json(self.path / "environment.json")
@@ -205,9 +208,14 @@ def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str
     return differences
 
 
-def _with_baselines(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """A config from before there were baselines, which left no row of them, with any settings."""
-    return {SECTION: new[SECTION], **old} if old and SECTION in new else dict(old)
+def _with_new_sections(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """A config from before there were some of the baselines, with the new one's settings of these.
+
+    A baseline without settings left no row.
+    """
+    if not old or SECTION not in new:
+        return dict(old)
+    return {**old, SECTION: {**new[SECTION], **old.get(SECTION, {})}}
 
 
 def _refuse_other_config(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from persim_jax.models.base import DynamicsModel
 from persim_jax.optimization import TrainConfig, steps_per_epoch
 from persim_jax.precision import products_in
 from persim_jax.training import member_loss
-from persim_jax.types import Transitions
+from persim_jax.types import Items
 
 PRODUCT_SIZES = {"cpu": 1024}
 """Rows and columns of the large product by platform; a size that fills the device."""
@@ -43,27 +43,27 @@ def product_flops(function: Callable, *args: Any) -> int:
     return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
-def epoch_flops(model: DynamicsModel, config: TrainConfig, data: Transitions) -> int:
+def epoch_flops(model: DynamicsModel, config: TrainConfig, data: Items) -> int:
     """Operations in the matrix products of an epoch, forward and backward, over all members.
 
     Args:
       model: What is trained.
       config: How.
-      data: Arrays or their shapes, B transitions.
+      data: Arrays or their shapes, B items.
 
     Raises:
       ValueError: As `product_flops`.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), data)
-    size = shapes.agent.shape[0]
-    rows = min(config.batch_size, size)
-    batch = jax.tree.map(lambda leaf: leaf.update(shape=(rows, *leaf.shape[1:])), shapes)
+    size = shapes.num_items
+    rows = jnp.arange(min(config.batch_size, size))
+    batch = jax.eval_shape(lambda data: data.take(rows), shapes)
     key = jax.eval_shape(lambda: jax.random.key(0))
     weights = jax.eval_shape(model.init, key)
     one = jax.tree.map(lambda leaf: leaf.update(shape=leaf.shape[1:]), weights)
     normalizer = jax.eval_shape(model.fit_normalizer, shapes)
 
-    def step(weights: Any, normalizer: Any, batch: Transitions, key: jax.Array) -> Any:
+    def step(weights: Any, normalizer: Any, batch: Any, key: jax.Array) -> Any:
         return jax.value_and_grad(member_loss(model, normalizer))(weights, batch, key)
 
     # In "bf16" a product that XLA drops, the gradient of the inputs, would count too.

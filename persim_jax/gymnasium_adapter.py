@@ -115,7 +115,7 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         self._num_steps = 0
         obs = self._reset(jax.random.fold_in(self._key, 0))
         if self._driver == "random_member":
-            self._member = int(self.np_random.integers(self._model.num_members))
+            self._member = int(self.np_random.integers(self._model.num_paths))
         state, self._obs, members = _start(self._model, self._bound_at(0), obs, self._member)
         self._model_state = state
         return _to_numpy(self._obs), self._info(members)

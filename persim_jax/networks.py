@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "swish": nn.swish,
     "tanh": nn.tanh,
 }
-INITIALIZERS = ("torch", "lecun")
+INITIALIZERS = ("torch", "lecun", "truncated")
 
 
 def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
@@ -60,8 +60,10 @@ class MLP(nn.Module):
       features: Width of each layer, the output's last.
       activation: A name in `ACTIVATIONS`.
       activate_final: Whether the activation also follows the last layer.
-      initializer: "torch" (uniform kernels and biases, `uniform_fan_in`) or "lecun" (normal
-        kernels, zero biases). Not called `init`, which is flax's own method.
+      initializer: "torch" (uniform kernels and biases, `uniform_fan_in`), "lecun" (normal kernels,
+        zero biases) or "truncated" (kernels from N(0, 1 / (4 fan_in)) cut at two standard
+        deviations, zero biases: what PE-TS and its descendants start from). Not called `init`,
+        which is flax's own method.
       layer_norm: Whether the inputs of every activation are brought to mean 0 and variance 1 over
         the features of a layer (Ba et al., 2016; without its trained scale and shift).
 
@@ -100,6 +102,9 @@ class MLP(nn.Module):
     def _dense(self, width: int, fan_in: int, name: str) -> nn.Dense:
         if self.initializer == "lecun":
             return nn.Dense(width, name=name, dot_general=dot_general)
+        if self.initializer == "truncated":
+            kernel_init = nn.initializers.truncated_normal(0.5 * fan_in**-0.5)
+            return nn.Dense(width, kernel_init=kernel_init, name=name, dot_general=dot_general)
         uniform = uniform_fan_in(fan_in)
         return nn.Dense(
             width, kernel_init=uniform, bias_init=uniform, name=name, dot_general=dot_general

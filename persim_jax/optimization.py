@@ -37,6 +37,9 @@ class TrainConfig:
       polish_size: Transitions in a round, for each member; all where there are fewer.
       member_chunk: Members of a device that are trained side by side; 0 is all of them, -1 is 1 on
         a CPU, where small batched products cost three times as much as single ones, and else 0.
+      max_epoch_steps: Minibatches in an epoch at most, of data that are drawn afresh each time; 0
+        is all of the data. Checkpoints are written between epochs.
+      bootstrap: Each member trains on its own sample of the items, as many, with replacement.
       precision: Of the epochs' matrix products, a name in `persim_jax.precision.PRECISIONS`.
         Parameters and sums are float32 in each. Polishing always is "highest": a line search does
         not find its way through losses that are rounded.
@@ -52,6 +55,8 @@ class TrainConfig:
     polish_steps: int = 200
     polish_size: int = 16384
     member_chunk: int = AUTO
+    max_epoch_steps: int = 0
+    bootstrap: bool = False
     precision: str = "highest"
 
     @property
@@ -66,6 +71,11 @@ class TrainConfig:
         for name in ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.max_epoch_steps < 0:
+            raise ValueError(
+                f"max_epoch_steps is {self.max_epoch_steps}: give a number of minibatches, or 0 "
+                "for all of the data"
+            )
         if self.member_chunk < AUTO:
             raise ValueError(
                 f"member_chunk is {self.member_chunk}: give a number of members, 0 for all or -1"
@@ -75,7 +85,8 @@ class TrainConfig:
 
 def steps_per_epoch(config: TrainConfig, num_transitions: int) -> int:
     """Minibatches in an epoch; the last, smaller one is left out, a lone smaller one is kept."""
-    return max(1, num_transitions // config.batch_size)
+    steps = max(1, num_transitions // config.batch_size)
+    return min(steps, config.max_epoch_steps) if config.max_epoch_steps else steps
 
 
 def optimizer(config: TrainConfig, num_transitions: int) -> optax.GradientTransformation:

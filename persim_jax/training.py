@@ -23,7 +23,10 @@ from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.optimization import TrainConfig as TrainConfig
 from persim_jax.optimization import lbfgs, optimizer, relaxed, steps_per_epoch
 from persim_jax.precision import products_in
-from persim_jax.types import PyTree, Transitions
+from persim_jax.types import Items, PyTree
+
+BOOTSTRAP = 2**31 - 1
+"""Folded into the root key where epochs fold in their number."""
 
 
 class TrainState(NamedTuple):
@@ -46,13 +49,11 @@ class DivergedError(FloatingPointError):
     """A member's loss is no longer finite."""
 
 
-def init(
-    key: jax.Array, model: DynamicsModel, data: Transitions, config: TrainConfig
-) -> TrainState:
+def init(key: jax.Array, model: DynamicsModel, data: Items, config: TrainConfig) -> TrainState:
     """State before the first epoch; the key is consumed."""
     key_init, key_order = jax.random.split(key)
     params = ModelParams(model.init(key_init), model.fit_normalizer(data))
-    opt_state = jax.vmap(relaxed(optimizer(config, data.agent.shape[0]).init))(params.weights)
+    opt_state = jax.vmap(relaxed(optimizer(config, data.num_items).init))(params.weights)
     return TrainState(params, opt_state, key_order, jnp.zeros((), jnp.int32))
 
 
@@ -74,7 +75,7 @@ def run_epoch(
     model: DynamicsModel,
     config: TrainConfig,
     state: TrainState,
-    data: Transitions,
+    data: Items,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """Trains every member for one epoch of Adam on its own order of the same data.
@@ -83,7 +84,7 @@ def run_epoch(
       model: Dynamics, static.
       config: Static.
       state: Where training stands; on the mesh, see `place`.
-      data: B transitions.
+      data: B items.
       mesh: Static; None is one device. The numbers are the same on each, but for rounding.
 
     Returns:
@@ -100,7 +101,7 @@ def step_losses(
     model: DynamicsModel,
     config: TrainConfig,
     state: TrainState,
-    data: Transitions,
+    data: Items,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """The loss of each step of the epoch that `run_epoch` would do, `[M, steps]`."""
@@ -111,12 +112,12 @@ def _epoch(
     model: DynamicsModel,
     config: TrainConfig,
     state: TrainState,
-    data: Transitions,
+    data: Items,
     mesh: Mesh | None,
     summary: Callable[[jax.Array], jax.Array],
 ) -> tuple[PyTree, PyTree, jax.Array]:
     """New weights and optimiser states, and a summary of each member's losses `[steps]`."""
-    size = data.agent.shape[0]
+    size = data.num_items
     steps, batch_size = steps_per_epoch(config, size), min(config.batch_size, size)
     update = relaxed(optimizer(config, size).update)
 
@@ -124,13 +125,14 @@ def _epoch(
         data, normalizer, key_epoch = shared
         key_order, key_loss = jax.random.split(jax.random.fold_in(key_epoch, member))
         order = jax.random.permutation(key_order, size)[: steps * batch_size]
+        order = _own_sample(config, state.key, member, order, size)
         order = mesh_lib.own_part(mesh, order.reshape(steps, batch_size))
         loss = mesh_lib.mean_over_batch(mesh, member_loss(model, normalizer))
 
         def step(carry: tuple[PyTree, PyTree], xs: tuple[jax.Array, jax.Array]) -> Any:
             index, rows = xs
             weights, opt_state = carry
-            batch = jax.tree.map(lambda leaf: leaf[rows], data)
+            batch = data.take(rows)
             key = jax.random.fold_in(key_loss, index)
             value, grads = jax.value_and_grad(loss)(weights, batch, key)
             updates, opt_state = update(grads, opt_state, weights)
@@ -153,7 +155,7 @@ def polish(
     model: DynamicsModel,
     config: TrainConfig,
     state: TrainState,
-    data: Transitions,
+    data: Items,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, jax.Array]:
     """One round of L-BFGS for every member, each on its own draw of the data.
@@ -164,21 +166,22 @@ def polish(
       model: Dynamics, static.
       config: Static.
       state: Where training stands; on the mesh, see `place`.
-      data: B transitions.
+      data: B items.
       mesh: Static; None is one device.
 
     Returns:
       The new state and the loss of each member at the end `[M]`. A member that leaves the finite
       numbers keeps its weights from before the round, and its loss is NaN.
     """
-    size = data.agent.shape[0]
+    size = data.num_items
 
     def one(member: jax.Array, shared: PyTree, weights: PyTree) -> tuple[PyTree, jax.Array]:
         data, normalizer, key_round = shared
         key_draw, key_loss = jax.random.split(jax.random.fold_in(key_round, member))
         rows = jax.random.permutation(key_draw, size)[: config.polish_size]
+        rows = _own_sample(config, state.key, member, rows, size)
         rows = mesh_lib.own_part(mesh, rows)
-        batch = jax.tree.map(lambda leaf: leaf[rows], data)
+        batch = data.take(rows)
         whole = mesh_lib.mean_over_batch(mesh, member_loss(model, normalizer))
         loss = lambda weights: whole(weights, batch, key_loss)  # noqa: E731
         new, value = lbfgs(loss, weights, config.polish_steps)
@@ -198,14 +201,15 @@ def member_losses(
     model: DynamicsModel,
     config: TrainConfig,
     params: ModelParams,
-    data: Transitions,
+    data: Items,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Training loss of every member over all of the data, `[M]`, computed once by each member."""
 
     def one(member: jax.Array, shared: PyTree, weights: PyTree) -> jax.Array:
         data, normalizer = shared
-        return member_loss(model, normalizer)(weights, data, jax.random.key(0))
+        batch = data.take(jnp.arange(data.num_items))
+        return member_loss(model, normalizer)(weights, batch, jax.random.key(0))
 
     lifted = mesh_lib.over_members(one, model.num_members, config.member_chunk, mesh)
     with products_in("highest"):
@@ -222,11 +226,24 @@ def keep_best(params: ModelParams, losses: jax.Array, count: int) -> ModelParams
 def member_loss(model: DynamicsModel, normalizer: PyTree) -> Callable[..., jax.Array]:
     """`(weights, batch, key) -> []`: the loss of one member, without its axis."""
 
-    def loss(weights: PyTree, batch: Transitions, key: jax.Array) -> jax.Array:
+    def loss(weights: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
         weights, batch = jax.tree.map(lambda leaf: leaf[None], (weights, batch))
         return model.loss(ModelParams(weights, normalizer), batch, key)[0][0]
 
     return loss
+
+
+def _own_sample(
+    config: TrainConfig, key: jax.Array, member: jax.Array, rows: jax.Array, size: int
+) -> jax.Array:
+    """Which items stand in some rows of a member's data: with bootstrap a draw with replacement.
+
+    The draw is the same in every epoch: it stands for other data, not for another order.
+    """
+    if not config.bootstrap:
+        return rows
+    key_draw = jax.random.fold_in(jax.random.fold_in(key, BOOTSTRAP), member)
+    return jax.random.randint(key_draw, (size,), 0, size)[rows]
 
 
 def _finite(tree: PyTree) -> jax.Array:
@@ -242,7 +259,7 @@ def train(
     model: DynamicsModel,
     config: TrainConfig,
     state: TrainState,
-    data: Transitions,
+    data: Items,
     on_epoch: Callable[[TrainState, jax.Array], None] = lambda state, losses: None,
     mesh: Mesh | None = None,
 ) -> TrainState:
@@ -252,7 +269,7 @@ def train(
       model: Dynamics.
       config: How.
       state: From `init`, or restored.
-      data: Transitions.
+      data: What a minibatch is drawn from.
       on_epoch: Called after each epoch or round with the new state and the losses `[M]`, for logs
         and checkpoints.
       mesh: Devices; None is the default one.

@@ -24,6 +24,18 @@ PlanningBonusFn: TypeAlias = Callable[[jax.Array], jax.Array]
 """`(obs [H, D]) -> []`."""
 
 
+class Items(Protocol):
+    """What a model is trained on: B things that a minibatch is drawn from, a pytree of arrays.
+
+    What a model's loss takes is what `take` returns, with a leading member axis.
+    """
+
+    @property
+    def num_items(self) -> int: ...
+    def take(self, rows: jax.Array) -> PyTree:
+        """The items in some rows `[K]`, leaves `[K, ...]`."""
+
+
 class Spec(Protocol):
     """Static, hashable facts of a task that models, planners and learners need."""
 
@@ -121,3 +133,13 @@ class Transitions:
     rewards: jax.Array
     next_obs: jax.Array
     terminated: jax.Array
+
+    @property
+    def num_items(self) -> int:
+        """B."""
+        return int(self.agent.shape[0])
+
+    def take(self, rows: jax.Array) -> Transitions:
+        """The transitions in some rows `[K]`."""
+        some: Transitions = jax.tree.map(lambda leaf: leaf[rows], self)
+        return some

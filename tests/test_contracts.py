@@ -11,10 +11,12 @@ import pytest
 import envs
 from envs import half_cheetah
 from persim_jax.models.base import DynamicsModel
+from persim_jax.models.cadm import cadm_model
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.models.true_env import true_dynamics
 from persim_jax.planning.mpc import PlannerConfig, make_sampler
 from persim_jax.types import Environment, Transitions
+from tests.models.cadms import random_params, small
 from tests.toys import cache_size, factor_params
 
 LANES = 4
@@ -54,12 +56,19 @@ def window_case():
     return Case(factor_model(config), factor_params(config), 7, 0, 3)
 
 
+def cadm_case():
+    """Two noisy members with three particles each."""
+    config = small(noisy=True, particles=3, skip=True)
+    return Case(cadm_model(config), random_params(config), 3, 2, 2)
+
+
 MODELS = {
     "mountain_car": lambda: true_case("mountain_car", [[0.0001], [0.001], [0.0035]]),
     "cart_pole": lambda: true_case("cart_pole", [[2.0, 0.5], [10.0, 0.2], [18.0, 0.8]]),
     "factor_discrete": lambda: factor_case(True),
     "factor_continuous": lambda: factor_case(False),
     "factor_window": window_case,
+    "cadm": cadm_case,
 }
 
 
@@ -93,7 +102,7 @@ def test_a_model_under_jit_and_vmap_is_the_model(name):
     case = MODELS[name]()
     agents, obs, actions = queries(case)
     together = lanes(case.model, case.params, agents, obs, actions)
-    assert together.shape == (LANES, case.model.num_members, case.obs_size)
+    assert together.shape == (LANES, case.model.num_paths, case.obs_size)
     assert together.dtype == jnp.float32
     for lane in (0, 3):
         query = (jnp.asarray(x[lane]) for x in (agents, obs, actions))

@@ -15,6 +15,13 @@ def test_the_last_smaller_minibatch_is_left_out_and_a_lone_one_is_kept():
         assert training.steps_per_epoch(config, size) == steps
 
 
+def test_an_epoch_may_be_a_part_of_the_data():
+    config = TrainConfig(num_epochs=1, batch_size=16, max_epoch_steps=2)
+    assert [training.steps_per_epoch(config, size) for size in (10, 20, 50, 5000)] == [1, 1, 2, 2]
+    with pytest.raises(ValueError, match="max_epoch_steps is -1"):
+        TrainConfig(num_epochs=1, batch_size=1, max_epoch_steps=-1)
+
+
 @pytest.mark.optimizes
 @pytest.mark.parametrize(
     ("fields", "rates"),

@@ -222,6 +222,37 @@ def test_a_batch_larger_than_the_data_is_all_of_the_data():
     np.testing.assert_array_equal(large, exact)
 
 
+def test_a_bootstrap_is_one_sample_with_replacement_for_each_member():
+    data = make_data(scales=SCALES)
+    config = dataclasses.replace(CONFIG, bootstrap=True, polish_rounds=1)
+    state, optima = start(config, data), []
+    for epoch in (0, 7):
+        late = state._replace(epoch=jnp.asarray(epoch, jnp.int32))
+        after, losses = training.polish(regression(), config, late, data)
+        for member in range(MEMBERS):
+            # All of a round's data are the member's own sample, whatever its order.
+            key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), member)
+            rows = np.asarray(jax.random.randint(key, (50,), 0, 50))
+            assert 20 < len(np.unique(rows)) < 45
+            x, y = np.float64(data.obs[rows]), np.float64(data.rewards[rows])
+            optimum, (residual,), *_ = np.linalg.lstsq(x, y)
+            w = after.params.weights["w"][member]
+            np.testing.assert_allclose(w, optimum, rtol=2e-3, atol=2e-3)
+            np.testing.assert_allclose(losses[member], residual / 50, rtol=1e-3)
+            optima.append(optimum)
+    assert np.abs(optima[0] - optima[1]).max() > 1e-3
+    # The same sample in an epoch of Adam, a part of the data this time.
+    short = dataclasses.replace(config, max_epoch_steps=1, num_epochs=1)
+    values = training.step_losses(regression(), short, state, data)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 0), 1)
+    order = jax.random.permutation(jax.random.split(key)[0], 50)[:16]
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), 1)
+    rows = np.asarray(jax.random.randint(key, (50,), 0, 50)[order])
+    errors = data.obs[rows] @ np.asarray(state.params.weights["w"][1]) - data.rewards[rows]
+    assert values.shape == (MEMBERS, 1)
+    np.testing.assert_allclose(values[1, 0], np.mean(errors**2), rtol=1e-4)
+
+
 def test_epochs_are_compiled_once():
     data = make_data(size=37)
     before = cache_size(training.run_epoch), cache_size(training.polish)

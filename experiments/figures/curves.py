@@ -51,8 +51,8 @@ def plot_horizon_error(
             color, dash = COLORS[row % len(COLORS)], DASHES[row % len(DASHES)]
             axes.plot(steps, rmse[row], color=color, linestyle=dash, label=agent_label(agent))
             axes.fill_between(steps, low[row], high[row], color=color, alpha=0.13, linewidth=0)
-        _log_if_positive(axes, rmse)
-        _cut_explosions(axes, rmse)
+        log_if_positive(axes, rmse)
+        cut_explosions(axes, rmse)
         axes.set(xlabel="open-loop step", ylabel="RMSE of the state", xlim=(1, rmse.shape[1]))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title=f"agent ({band})")
@@ -87,7 +87,7 @@ def plot_learning_curves(
             color, dash = COLORS[member % len(COLORS)], DASHES[member % len(DASHES)]
             label = f"member {member}"
             axes.plot(epochs, losses[:, member], color=color, linestyle=dash, label=label)
-        _log_if_positive(axes, losses)
+        log_if_positive(axes, losses)
         for row in range(1, len(phases)):
             if phases[row] != phases[row - 1]:
                 where = (epochs[row - 1] + epochs[row]) / 2
@@ -135,14 +135,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _log_if_positive(axes: Axes, values: ArrayLike) -> None:
+def log_if_positive(axes: Axes, values: ArrayLike) -> None:
     """Errors span decades; a logarithmic axis shows all of them unless one is exactly 0."""
     finite = np.asarray(values)[np.isfinite(values)]
     if finite.size and (finite > 0).all():
         axes.set_yscale("log")
 
 
-def _cut_explosions(axes: Axes, rmse: NDArray[Any]) -> None:
+def cut_explosions(axes: Axes, rmse: NDArray[Any]) -> None:
     """Lets agents whose error `[A, S]` explodes leave the picture: the others stay legible."""
     finite = np.isfinite(rmse)
     if axes.get_yscale() != "log" or not finite.any():

@@ -14,7 +14,7 @@ from matplotlib.patches import Circle, Patch, PathPatch, Polygon
 from matplotlib.path import Path
 from numpy.typing import ArrayLike, NDArray
 
-from experiments.figures.scenes import film_of, scene_of
+from experiments.figures.scenes import Film, film_of, scene_of
 from experiments.figures.shapes import Scene, Shape, Window, moved, visible
 from experiments.figures.style import PAGE_WIDTH, PREDICTED_COLOR, TRUE_COLOR, agent_label, draw
 
@@ -22,6 +22,7 @@ STEPS = (0, 10, 20, 30, 40, 50)
 PREDICTED_ALPHA = 0.4
 GROUND_COLOR = "#A7AFBA"
 LOST = "prediction left\nthe finite numbers"
+OUTSIDE = "out of view"
 
 
 def plot_filmstrip(
@@ -45,37 +46,108 @@ def plot_filmstrip(
     Returns:
       The figure, one axes per panel, row by row.
     """
-    scene = scene_of(environment)
-    film = film_of(scene, true, predicted, agents)
+    film = film_of(scene_of(environment), true, predicted, agents)
     shown = [step for step in steps if step < film.true.shape[1]]
+    return _draw_strips(environment, film, {"": film.predicted}, agents, shown, path)
+
+
+def plot_side_by_side(
+    environment: str,
+    true: ArrayLike,
+    predicted: Mapping[str, ArrayLike],
+    agents: Sequence[Mapping[str, float]],
+    path: str | os.PathLike[str],
+    steps: Sequence[int] = (10, 30, 50),
+) -> Figure:
+    """Draws several models' predictions of the same episodes: a block of columns for each model.
+
+    What is seen follows the truth and the first model; another's prediction may leave the picture.
+
+    Args:
+      environment: A name in `SCENES`.
+      true: `[A, S + 1, D]`; NaN after an episode has ended.
+      predicted: `[A, S + 1, D]` by the name of the model.
+      agents: The agents' covariates by name, length A.
+      path: File to write.
+      steps: Steps to show of each; where none is within S, the last.
+
+    Returns:
+      The figure; its axes are block by block, in each row by row.
+
+    Raises:
+      ValueError: If there is no model, or shapes do not fit each other.
+    """
+    if not predicted:
+        raise ValueError("there is no model's prediction: give one by its name at least")
+    scene, first = scene_of(environment), next(iter(predicted.values()))
+    film = film_of(scene, true, first, agents)
+    poses = {name: film_of(scene, true, own, agents).predicted for name, own in predicted.items()}
+    last = film.true.shape[1] - 1
+    shown = [step for step in steps if step <= last] or [last]
+    return _draw_strips(environment, film, poses, agents, shown, path)
+
+
+def _draw_strips(
+    environment: str,
+    film: Film,
+    predicted: Mapping[str, NDArray[Any]],
+    agents: Sequence[Mapping[str, float]],
+    shown: Sequence[int],
+    path: str | os.PathLike[str],
+) -> Figure:
+    """Agents by steps, a block of columns for each model's poses `[A, T, P]`."""
     ratios = [(high - low) / (right - left) for left, right, low, high in film.windows]
+    width, gap = len(shown), 0.15
+    columns = width * len(predicted) + gap * (len(predicted) - 1)
     # Each row has the shape of its window, with a line of text above.
-    height = sum(ratio * PAGE_WIDTH / len(shown) + 0.3 for ratio in ratios) + 0.7
+    height = sum(ratio * PAGE_WIDTH / columns + 0.3 for ratio in ratios) + 0.7
+    # Between two blocks stands an empty column.
+    widths = [*([1.0] * width), gap] * len(predicted)
+    spec = {"height_ratios": ratios, "width_ratios": widths[:-1]}
 
     def paint(figure: Figure) -> None:
-        grid = figure.subplots(
-            len(agents), len(shown), squeeze=False, gridspec_kw={"height_ratios": ratios}
-        )
+        grid = figure.subplots(len(agents), len(widths) - 1, squeeze=False, gridspec_kw=spec)
+        for axes in grid[:, width :: width + 1].flat:
+            axes.remove()
+        for index, (name, poses) in enumerate(predicted.items()):
+            block = grid[:, index * (width + 1) :][:, :width]
+            _strip(block, scene_of(environment), film, poses, shown, agents, columns)
+            if name:
+                middle = block[0, width // 2]
+                middle.set_title(f"{name}\n{middle.get_title()}", fontsize=11, pad=20)
         for row, agent in enumerate(agents):
-            for column, step in enumerate(shown):
-                axes = grid[row, column]
-                window = moved(film.windows[row], film.cameras[row, step])
-                poses = film.true[row, step], film.predicted[row, step]
-                _panel(axes, scene, window, *poses, agent)
-                if row == 0:
-                    axes.set_title("start" if step == 0 else f"step {step}", fontsize=11, pad=20)
             _row_title(grid[row, 0], agent)
-        handles = [
-            Patch(facecolor=TRUE_COLOR, label="true state"),
-            Patch(
-                facecolor=(PREDICTED_COLOR, PREDICTED_ALPHA),
-                edgecolor=PREDICTED_COLOR,
-                label="predicted state",
-            ),
-        ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=2)
 
-    return draw(path, PAGE_WIDTH, height, paint)
+    return draw(path, PAGE_WIDTH, height + (0.2 if len(predicted) > 1 else 0.0), paint)
+
+
+def _strip(
+    grid: NDArray[Any],
+    scene: Scene,
+    film: Film,
+    predicted: NDArray[Any],
+    shown: Sequence[int],
+    agents: Sequence[Mapping[str, float]],
+    columns: float,
+) -> None:
+    """Fills panels, agents (rows) by steps (columns), of a page of so many columns."""
+    size = 9 if columns < 8 else 7.5
+    for row, agent in enumerate(agents):
+        for column, step in enumerate(shown):
+            axes = grid[row, column]
+            window = moved(film.windows[row], film.cameras[row, step])
+            _panel(axes, scene, window, film.true[row, step], predicted[row, step], agent, size)
+            if row == 0:
+                axes.set_title("start" if step == 0 else f"step {step}", fontsize=11, pad=20)
+
+
+def _legend() -> list[Patch]:
+    color = (PREDICTED_COLOR, PREDICTED_ALPHA)
+    return [
+        Patch(facecolor=TRUE_COLOR, label="true state"),
+        Patch(facecolor=color, edgecolor=PREDICTED_COLOR, label="predicted state"),
+    ]
 
 
 def _row_title(axes: Axes, agent: Mapping[str, float]) -> None:
@@ -101,6 +173,7 @@ def _panel(
     true: NDArray[Any],
     predicted: NDArray[Any],
     agent: Mapping[str, float],
+    size: float,
 ) -> None:
     axes.set(xlim=window[:2], ylim=window[2:], xticks=[], yticks=[], aspect="equal")
     axes.grid(False)
@@ -110,21 +183,25 @@ def _panel(
     goes_on = [bool(np.isfinite(pose).all()) for pose in (true, predicted)]
     if goes_on[0]:
         _add(axes, visible(scene.shapes(list(true), agent), window), TRUE_COLOR, 1.0, 2)
-        _write(axes, (0.04, 0.97), scene.note(list(true)), TRUE_COLOR, ha="left", va="top")
+        _write(axes, (0.04, 0.97), scene.note(list(true)), TRUE_COLOR, size, ha="left", va="top")
     if goes_on[1]:
         shapes = visible(scene.shapes(list(predicted), agent), window)
         _add(axes, shapes, PREDICTED_COLOR, PREDICTED_ALPHA, 3)
     if any(goes_on):
-        note = scene.note(list(predicted)) if goes_on[1] else LOST
-        _write(axes, (0.96, 0.97), note, PREDICTED_COLOR, ha="right", va="top")
+        note = LOST
+        if goes_on[1]:
+            note = scene.note(list(predicted)) or ("" if shapes else OUTSIDE)
+        _write(axes, (0.96, 0.97), note, PREDICTED_COLOR, size, ha="right", va="top")
     else:
-        _write(axes, (0.42, 0.76), "episode\nhas ended", "#6B7480", ha="center", va="center")
+        _write(axes, (0.42, 0.76), "episode\nhas ended", "#6B7480", size, ha="center", va="center")
 
 
-def _write(axes: Axes, place: tuple[float, float], text: str, color: str, **align: Any) -> None:
+def _write(
+    axes: Axes, place: tuple[float, float], text: str, color: str, size: float, **align: Any
+) -> None:
     if text:
         # Legible on top of a pose, too.
-        look: dict[str, Any] = {"fontsize": 9, "color": color, "zorder": 4}
+        look: dict[str, Any] = {"fontsize": size, "color": color, "zorder": 4}
         box = {"facecolor": (1.0, 1.0, 1.0, 0.75), "linewidth": 0.0, "pad": 1.0}
         axes.text(place[0], place[1], text, transform=axes.transAxes, bbox=box, **look, **align)
 

@@ -14,9 +14,14 @@ import numpy as np
 from experiments.figures.animation import write_gif
 from experiments.figures.curves import plot_horizon_error, plot_learning_curves, plot_timings
 from experiments.figures.factors import plot_agent_factors
-from experiments.figures.filmstrip import plot_filmstrip
+from experiments.figures.filmstrip import plot_filmstrip, plot_side_by_side
+from experiments.figures.horizons import METHODS, plot_horizons
 from experiments.figures.scenes import SCENES
+from experiments.reporting.model import method_name
 from persim_jax.evaluation import paper
+
+SIDE_BY_SIDE = ("persim", "cadm_vanilla", "cadm_pets")
+"""The methods of Figure 2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +72,10 @@ def draw_gallery(
         except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
             # A half-written or old file must not hide the rest of the report.
             missing.append(f"{_CONTENT[painter.__name__]}: {source} cannot be drawn ({error})")
+    try:
+        pictures += _rivals(workdir / "arrays", workdir / "figures", config)
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        missing.append(f"methods beside each other: they cannot be drawn ({error})")
     return pictures, missing
 
 
@@ -133,6 +142,47 @@ def _horizon(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any])
     caption = "Error of the open-loop prediction after each step: mean and band over episodes."
     alt = f"Line plot of error over steps; at the last step from {_span(last)}."
     return [Picture(path, "Error over the horizon", caption, alt)]
+
+
+def _rivals(folder: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any]) -> list[Picture]:
+    """Methods beside each other, where another than PerSim has been tested."""
+    files = {"persim": folder / "predictions.npz"}
+    files |= {m: folder / f"predictions_{m}.npz" for m in METHODS if m != "persim"}
+    names = ("true", "predicted", "rmse_per_step", "covariates")
+    found = {m: _load(path, *names) for m, path in files.items() if path.exists()}
+    environment = config.get("environment", "")
+    if not set(found) - {"persim"}:
+        return []
+    agents = _agents(config, next(iter(found.values()))["covariates"])
+    path = out / "horizon_error_by_method.png"
+    errors = {environment: {m: arrays["rmse_per_step"] for m, arrays in found.items()}}
+    plot_horizons(errors, {environment: agents}, path)
+    caption = "Mean error of the open-loop prediction after each step, a panel for each test agent."
+    alt = f"Line plots of error over steps for {', '.join(map(method_name, found))}."
+    pictures = [Picture(path, "Error over the horizon, by method", caption, alt)]
+    shown = {m: found[m] for m in SIDE_BY_SIDE if m in found}
+    if environment in SCENES and len(shown) > 1:
+        pictures.append(_side_by_side(shown, environment, agents, out / "predictions_rivals.png"))
+    return pictures
+
+
+def _side_by_side(
+    found: Mapping[str, Mapping[str, Any]],
+    environment: str,
+    agents: list[dict[str, float]],
+    path: pathlib.Path,
+) -> Picture:
+    true = [arrays["true"] for arrays in found.values()]
+    if not all(np.array_equal(true[0], other, equal_nan=True) for other in true):
+        raise ValueError("the arrays of the methods are of different episodes")
+    predicted = {method_name(m): arrays["predicted"] for m, arrays in found.items()}
+    plot_side_by_side(environment, true[0], predicted, agents, path)
+    caption = (
+        "One episode per test agent, predicted open loop by each method. Dark: true state; orange: "
+        f"predicted state. {SCENES[environment].caption}"
+    ).rstrip()
+    alt = f"Film strips of true and predicted states, for {' and '.join(predicted)}."
+    return Picture(path, "Figure 2: true state and the prediction of each method", caption, alt)
 
 
 def _curves(source: pathlib.Path, out: pathlib.Path, config: Mapping[str, Any]) -> list[Picture]:

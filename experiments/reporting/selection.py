@@ -15,7 +15,8 @@ AgentKey: TypeAlias = tuple[str, ...]
 
 ENVIRONMENT_ORDER = tuple(paper.ENVIRONMENTS)
 BEHAVIOR_ORDER = (NO_BEHAVIOR, "pure", "random", "pure_eps20", "pure_eps40")
-METHOD_ORDER = (TRUE_ENV, *(name for name in paper.METHODS if name != TRUE_ENV))
+ABLATIONS = ("concat_mlp", "pooled_mlp", "per_agent_mlp")
+METHOD_ORDER = (TRUE_ENV, *(name for name in paper.METHODS if name != TRUE_ENV), *ABLATIONS)
 SMOKE = "smoke"
 
 

@@ -56,7 +56,7 @@ def _run(config: Config, workdir: Path, methods: Sequence[str], measures: Sequen
     from experiments import run
 
     # One page is made for the whole sweep.
-    run.run(config, workdir, tuple(methods), measures=tuple(measures), report=False)
+    run.run(config, workdir, tuple(methods), planning="returns" in measures, report=False)
 
 
 def _run_numbers(config: Config, method: str, measures: Sequence[str]) -> frozenset[Number]:
@@ -74,8 +74,8 @@ def _run_numbers(config: Config, method: str, measures: Sequence[str]) -> frozen
 
 def _run_command(job: Job, variant: str, workdir: Path) -> list[str]:
     methods = f"--methods={','.join(job.methods)}"
-    measures = [f"--measures={measure}" for measure in job.measures]
-    return [*_command("experiments.run", job, variant, workdir), methods, *measures]
+    planning = f"--planning={str('returns' in job.measures).lower()}"
+    return [*_command("experiments.run", job, variant, workdir), methods, planning]
 
 
 def _unseen(config: Config, workdir: Path, methods: Sequence[str], measures: Sequence[str]) -> None:

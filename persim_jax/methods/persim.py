@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from persim_jax import flops, training
+from persim_jax import flops
 from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.support import support_of
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
+from persim_jax.methods.model_based import fit_members
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.optimization import batch_sizes
@@ -154,18 +155,9 @@ def fit_model(
     Returns:
       The ensemble, and the residual noise of its members `[M, D]`.
     """
-    monitor = monitor or Monitor()
-    model, mesh = _trained_model(kept, config), config.make_mesh(data.agent.shape[0])
-    state = training.place(training.init(key, model, data, config.train), mesh)
-    data = mesh_lib.everywhere(mesh, data)
-    state = monitor.restore(state)
-    params = training.train(model, config.train, state, data, monitor.on_epoch, mesh).params
-    if config.spare_members:
-        losses = training.member_losses(model, config.train, params, data, mesh)
-        params, losses = mesh_lib.gathered(mesh, (params, losses))
-        params = training.keep_best(params, losses, kept.ensemble_size)
-    params = mesh_lib.gathered(mesh, params)
-    return params, residual_noise(kept, params, mesh_lib.gathered(mesh, data))
+    model, mesh = _trained_model(kept, config), config.make_mesh(data.num_items)
+    params = fit_members(key, model, data, config.train, mesh, kept.ensemble_size, monitor)
+    return params, residual_noise(kept, params, data)
 
 
 def epoch_flops(dataset: OfflineDataset, config: PersimConfig) -> int:

@@ -15,19 +15,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from persim_jax import mesh as mesh_lib
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.models.base import DynamicsModel, History, ModelParams
-from persim_jax.models.factor_network import (
-    ABSOLUTE_RATIO,
-    FactorNetwork,
-    advance,
-    encode,
-    newest,
-)
+from persim_jax.models.ensemble import each_loss, each_member, fit_carry, fit_loss
 from persim_jax.models.factor_network import FactorConfig as FactorConfig
+from persim_jax.models.factor_network import FactorNetwork, advance, encode, newest
 from persim_jax.models.factor_network import FactorNormalizer as FactorNormalizer
 from persim_jax.models.factor_network import factor_product as factor_product
 from persim_jax.models.factor_network import scale_actions as scale_actions
@@ -36,9 +29,6 @@ from persim_jax.models.factor_network import trunk as trunk_of
 from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
 from persim_jax.types import Metrics, Transitions
-
-WIDE = 128
-"""Width of a state encoder's layer from which members are stepped one by one on a CPU."""
 
 
 class BoundFactor(NamedTuple):
@@ -131,11 +121,7 @@ def _fit_normalizer(config: FactorConfig, data: Transitions) -> FactorNormalizer
     obs = normalizer_lib.identity(config.input_size)
     if config.normalize_obs:
         obs = normalizer_lib.fit(state_inputs(config, data.obs))
-    carry = jnp.ones(config.target_size)
-    if config.target == "auto":
-        before, after = newest(config, data.obs), newest(config, data.next_obs)
-        moved = (after - before).std(axis=0)
-        carry = jnp.where(after.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)
+    carry = fit_carry(config.target, newest(config, data.obs), newest(config, data.next_obs))
     target = _target(config, carry, data)
     delta = normalizer_lib.fit(target) if config.normalize_delta else unit
     return FactorNormalizer(obs, delta, carry, _action_normalizer(config, data.actions))
@@ -171,21 +157,14 @@ def _loss(
 
     def member_loss(weights: Any, agent: Any, obs: Any, actions: Any, target: Any) -> Any:
         predicted = network.apply({"params": weights}, agent, obs, actions)
-        error = predicted - target
-        mse = jnp.mean(jnp.square(error))
-        # Twice the usual definition, so that small errors count as in the squared loss.
-        fit = 2 * jnp.mean(optax.huber_loss(error, delta=config.huber)) if config.huber else mse
+        fit, mse = fit_loss(predicted - target, config.huber)
         if not config.agent_penalty:
             return fit, mse
         rows = weights["agent_encoder"]["embedding"][agent]
         return fit + config.agent_penalty * jnp.mean(jnp.square(rows)), mse
 
     arguments = (params.weights, batch.agent, obs, actions, target)
-    if jax.tree.leaves(params.weights)[0].shape[0] == 1:
-        # A batched product of one is three times slower than a plain one on a CPU.
-        losses, mse = member_loss(*jax.tree.map(lambda leaf: leaf[0], arguments))
-        return losses[None], {"mse": mse[None]}
-    losses, mse = jax.vmap(member_loss)(*arguments)
+    losses, mse = each_loss(member_loss, arguments)
     return losses, {"mse": mse}
 
 
@@ -282,8 +261,4 @@ def _step(
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))
     ensemble = (bound.trunk, bound.kernel, bound.bias, obs, weights)
-    # On a CPU one product for each member is faster than a batched one, where layers are wide.
-    if max(config.state_features) >= WIDE and mesh_lib.resolved_chunk(mesh_lib.AUTO) == 1:
-        single = [jax.tree.map(lambda leaf, m=m: leaf[m], ensemble) for m in range(obs.shape[0])]
-        return jnp.stack([member(*arguments) for arguments in single])
-    return jax.vmap(member)(*ensemble)
+    return each_member(member, ensemble, max(config.state_features))

@@ -10,14 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
+from persim_jax.models.ensemble import TARGETS as TARGETS
 from persim_jax.networks import MLP, uniform_fan_in
 from persim_jax.normalizer import Normalizer
 from persim_jax.precision import dot_general
-
-TARGETS = ("delta", "auto")
-ABSOLUTE_RATIO = 0.75
-"""A coordinate is predicted itself where its standard deviation is below this share of that of its
-difference. Of a coordinate whose steps do not depend on each other the share is 1 / sqrt(2)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +39,7 @@ class FactorConfig:
       normalize_obs: Scale the inputs of the state encoder by their statistics in the data.
       normalize_delta: Scale the targets, so that every coordinate counts alike in the loss.
       target: "delta" predicts differences, as the paper. "auto" predicts the next value itself of a
-        coordinate that hardly carries over, see `ABSOLUTE_RATIO`.
+        coordinate that hardly carries over, see `ensemble.ABSOLUTE_RATIO`.
       agent_start: Initial value of the agent encoder's shared bias; None draws it as PyTorch does.
         At 1 every agent starts as the population.
       agent_penalty: Weight of the mean square of an agent's own embedding row in the loss, which

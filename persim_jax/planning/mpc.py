@@ -60,7 +60,7 @@ def candidate_score(
     Returns:
       Score `[]`.
     """
-    members = functools.partial(jnp.broadcast_to, shape=(model.num_members, *obs.shape))
+    members = functools.partial(jnp.broadcast_to, shape=(model.num_paths, *obs.shape))
     reward_of = jax.vmap(task.reward, in_axes=(0, None, 0))
 
     def step(carry: Any, xs: Any) -> Any:
@@ -77,8 +77,8 @@ def candidate_score(
         return (model_state, next_obs, alive, total), (next_obs if bonus_weight else None)
 
     first = members(obs)
-    alive = jnp.ones(model.num_members, bool)
-    carry = (model.start(bound, obs), first, alive, jnp.zeros(model.num_members, obs.dtype))
+    alive = jnp.ones(model.num_paths, bool)
+    carry = (model.start(bound, obs), first, alive, jnp.zeros(model.num_paths, obs.dtype))
     times = jnp.arange(actions.shape[0])
     (_, _, _, total), path = lax.scan(step, carry, (times, actions, encoded))
     score = risk_lib.over_members(total, risk, risk_level)

@@ -21,7 +21,7 @@ from tests.experiments.jobs import made_once
 pytestmark = [pytest.mark.slow, pytest.mark.optimizes]
 
 PREDICTION = ("rmse_mean", "rmse_std", "r2_median", "r2_mean", "episodes_left_out")
-GROWTH = ("rmse_first_step", "rmse_last_step", "error_growth_per_step")
+GROWTH = ("rmse_first_step", "rmse_last_step", "error_growth_per_step", "rmse_over_horizon")
 CONTROL = ("return_mean", "return_std")
 
 
@@ -75,7 +75,7 @@ def test_every_number_of_the_tables_has_one_row(smoke):
         *itertools.product(["persim"], PREDICTION + GROWTH), *itertools.product(both, CONTROL)
     }  # fmt: skip
     others = {(method, metric) for method, metric, _, agent in found if agent is None}
-    assert len(found) == 5 * (5 + 3 + 2 + 2) + len(others)
+    assert len(found) == 5 * (5 + 4 + 2 + 2) + len(others)
     names = {"mountain_car": ["gravity"], "cart_pole": ["force", "length"]}[config["environment"]]
     assert others == {
         *itertools.product(["persim"], [f"factor_correlation_{name}" for name in names]),

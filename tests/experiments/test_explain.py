@@ -1,8 +1,11 @@
 """Rows that explain the tables, against factors and errors whose answer is known."""
 
+import json
+
 import numpy as np
 import pytest
 
+from experiments.baseline_settings import method_digest
 from experiments.explain import growth_of, measure_factors, measure_growth
 from experiments.stages import make_world
 from experiments.workdir import Workdir
@@ -63,3 +66,23 @@ def test_each_test_agent_gets_its_own_growth(tmp_path):
     rows = [row for row in where.rows() if row["metric"] == "error_growth_per_step"]
     found = {row["agent_id"]: row["value"] for row in rows}
     assert found == pytest.approx({int(a): 1 + 0.1 * i for i, a in enumerate(ids)})
+
+
+def test_rows_hold_the_error_of_each_step_under_the_digest_of_the_method(tmp_path):
+    config = tiny(agents__num_agents=10)
+    where, world = Workdir(tmp_path, config), make_world(config)
+    ids = np.asarray(world.agents.test_ids)[:2]
+    errors = np.float64([[1.0, 3.0, np.nan], [2.0, 4.0, 9.0]])
+    horizon = {"agent_ids": ids, "rmse_per_step": errors, "rmse_per_step_low": errors / 2}
+    measure_growth(where, world, "pooled_mlp", horizon)
+    rows = [row for row in where.rows() if row["metric"] == "rmse_over_horizon"]
+    assert [row["value"] for row in rows] == [2.0, 5.0]
+    assert [row["step_values"] for row in rows] == [[1.0, 3.0, None], [2.0, 4.0, 9.0]]
+    assert rows[1]["step_low"] == [1.0, 2.0, 4.5]
+    assert {row["config_digest"] for row in where.rows()} == {method_digest(config, "pooled_mlp")}
+    # A row that an older version did not measure is added, the others stay.
+    before = where.rows()
+    where.rows_path.write_text("".join(json.dumps(row) + "\n" for row in before if row not in rows))
+    measure_growth(where, world, "pooled_mlp", horizon)
+    drop = lambda row: {k: v for k, v in row.items() if k != "measured_at"}  # noqa: E731
+    assert sorted(map(str, map(drop, where.rows()))) == sorted(map(str, map(drop, before)))

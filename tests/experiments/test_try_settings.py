@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from experiments.baseline_settings import method_digest
 from experiments.measure import episode_scores, open_loop_paths
 from experiments.records import read_rows
 from experiments.stages import make_world
@@ -79,4 +80,24 @@ def test_the_summary_has_a_line_for_each_agent():
 def test_fewer_than_no_decisions_are_refused(tmp_path):
     with pytest.raises(ValueError, match="decisions is -1"):
         try_settings(CONFIG, tmp_path / "none", decisions=-1)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.optimizes
+def test_another_method_is_tried_as_persim_is(tmp_path):
+    rows = try_settings(CONFIG, tmp_path, decisions=0, console=quiet(), method="cadm_vanilla")
+    ids = make_world(CONFIG).agents.validation_ids
+    assert {(row["metric"], row["agent_id"]) for row in rows} == {
+        (metric, agent_id) for metric in METRICS[:2] for agent_id in ids
+    }
+    assert {row["method"] for row in rows} == {"cadm_vanilla"}
+    assert {row["config_digest"] for row in rows} == {method_digest(CONFIG, "cadm_vanilla")}
+    assert all(np.isfinite(row["value"]) for row in rows)
+    assert not (tmp_path / "simulators").exists()
+
+
+def test_a_method_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="method 'bcq_a' learns no model: use one of persim, con"):
+        try_settings(CONFIG, tmp_path / "none", method="bcq_a")
     assert not (tmp_path / "none").exists()

@@ -89,5 +89,6 @@ def test_the_command_makes_the_same_config(tmp_path, job, launcher, module):
 def test_the_command_of_runs_says_what_is_measured(tmp_path):
     words = RUN.command(RETURNS, "default", tmp_path)
     assert "--methods=true_env" in words
-    assert "--measures=returns" in words
+    assert "--planning=true" in words
+    assert "--planning=false" in RUN.command(ERRORS, "default", tmp_path)
     assert "--config=configs/mountain_car.py:default" in words

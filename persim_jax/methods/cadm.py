@@ -1,0 +1,108 @@
+"""Vanilla CaDM and PE-TS CaDM: one model of all agents, told apart by their last ten steps.
+
+Both are trained on the same windows of the data. In the prediction test a context stays what it is
+after the warm-up; a planner makes it anew before each decision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from persim_jax.data.dataset import DatasetInfo, OfflineDataset
+from persim_jax.data.windows import Windows, windows_of
+from persim_jax.methods.model_based import ModelSettings, Recipe
+from persim_jax.models.base import DynamicsModel
+from persim_jax.models.cadm import CadmConfig, cadm_model
+from persim_jax.models.gaussian import BOUND_WEIGHT
+from persim_jax.optimization import steps_per_epoch
+from persim_jax.training import TrainConfig
+from persim_jax.types import Spec
+
+VANILLA, PETS = "cadm_vanilla", "cadm_pets"
+
+
+@dataclasses.dataclass(frozen=True)
+class CadmSettings:
+    """Settings of CaDM that do not follow from the data; hashable.
+
+    Attributes:
+      num_steps: Gradient steps of each member; rounded up to whole epochs, see `TrainConfig`.
+      test_particles: Particles of each noisy member in the prediction test; planning has one.
+      features: See `CadmConfig`, as for all that follow.
+    """
+
+    num_steps: int = 10_000
+    test_particles: int = 4
+    features: tuple[int, ...] = (200,) * 4
+    activation: str = "swish"
+    skip: bool = False
+    context_features: tuple[int, ...] = (256, 128, 64)
+    context_size: int = 10
+    history_length: int = 10
+    future_length: int = 10
+    back_weight: float = 0.5
+    variance_power: float = 0.0
+    bound_weight: float = BOUND_WEIGHT
+    decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
+    context_decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5)
+    normalize_context: bool = False
+    angles: tuple[int, ...] = ()
+    unseen: tuple[int, ...] = ()
+    absolute: tuple[int, ...] = ()
+    target: str = "delta"
+
+    def __post_init__(self) -> None:
+        """Refuses what could only fail later."""
+        for name in ("num_steps", "test_particles"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+
+def cadm_config(info: DatasetInfo | Spec, settings: CadmSettings, **fields: Any) -> CadmConfig:
+    """The model's config for data of this kind; `fields` are what neither says.
+
+    Raises:
+      ValueError: A field has a value that it must not have.
+    """
+    own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    del own["num_steps"], own["test_particles"]
+    return CadmConfig(
+        obs_size=info.obs_size,
+        action_size=info.action_size,
+        discrete=info.discrete,
+        **own,
+        **fields,
+    )
+
+
+def training_of(dataset: OfflineDataset, settings: ModelSettings) -> TrainConfig:
+    """As many epochs as the number of gradient steps takes, whatever the size of the data."""
+    train, wanted = settings.train, settings.network.num_steps
+    per_epoch = steps_per_epoch(train, int(dataset.lengths.sum()))
+    return dataclasses.replace(train, num_epochs=-(-wanted // per_epoch))
+
+
+def _windows(dataset: OfflineDataset, settings: ModelSettings) -> Windows:
+    own = settings.network
+    return windows_of(dataset, own.history_length, own.future_length)
+
+
+def _recipe(name: str, noisy: bool) -> Recipe:
+    def model(dataset: OfflineDataset, settings: ModelSettings, num_members: int) -> DynamicsModel:
+        fields = {"ensemble_size": num_members, "noisy": noisy}
+        return cadm_model(cadm_config(dataset.info, settings.network, **fields))
+
+    def predictor(dataset: OfflineDataset, settings: ModelSettings) -> DynamicsModel:
+        fields = {
+            "ensemble_size": settings.ensemble_size,
+            "noisy": noisy,
+            # Without noise all particles of a member are one.
+            "particles": settings.network.test_particles if noisy else 1,
+        }
+        return cadm_model(cadm_config(dataset.info, settings.network, **fields))
+
+    return Recipe(name, model, _windows, training_of, predictor)
+
+
+RECIPES: dict[str, Recipe] = {VANILLA: _recipe(VANILLA, False), PETS: _recipe(PETS, True)}
