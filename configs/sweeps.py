@@ -142,7 +142,7 @@ def paper(request: Request) -> Iterator[Job]:
     for trial in request.trials:
         one = dataclasses.replace(request, trials=(trial,))
         jobs = itertools.chain.from_iterable(part(one) for part in parts)
-        yield from _uncovered(jobs, request.variant)
+        yield from _uncovered(jobs, request)
 
 
 def _cells(request: Request, behaviors: Iterable[str]) -> Iterator[tuple[int, str, str]]:
@@ -170,15 +170,22 @@ def _sizes(request: Request, full: tuple[int, ...]) -> tuple[int, ...]:
     return SMOKE[full] if request.variant == "smoke" else full
 
 
-def _uncovered(jobs: Iterable[Job], variant: str) -> Iterator[Job]:
+def _uncovered(jobs: Iterable[Job], request: Request) -> Iterator[Job]:
     """Jobs without the methods that earlier ones measure already: tables share numbers."""
     seen: set[tuple[Any, ...]] = set()
     for job in jobs:
-        about = (job.config, _changes(job, variant), job.launcher)
-        methods = tuple(
-            m for m in job.methods if any((*about, m, what) not in seen for what in job.measures)
-        )
-        seen |= {(*about, m, what) for m in methods for what in job.measures}
+        about = (job.config, _changes(job, request.variant), job.launcher)
+        wanted = {
+            method: {
+                (*about, method, measure)
+                for measure in job.measures
+                # Who has no model has no prediction test.
+                if measure != PREDICTION or method in request.predictors
+            }
+            for method in job.methods
+        }
+        methods = tuple(method for method in job.methods if not wanted[method] <= seen)
+        seen.update(*(wanted[method] for method in methods))
         if methods:
             yield dataclasses.replace(job, methods=methods)
 
