@@ -1,10 +1,12 @@
-"""One page about a run or a sweep: verdict, tables beside the paper's, figures, conditions.
+"""One page about a run, a sweep, or what was kept of many: verdict, tables, figures, conditions.
 
     python -m experiments.report --workdir=runs/mountain_car
     python -m experiments.report --workdir=runs/mountain_car --accept   # its rows into results/
+    python -m experiments.report --workdir=results                      # of all that was kept
 
 Writes `report.html` (one file that can be sent around), `report.md`, `report.tex` and `report.csv`
-into the workdir. A run that is not finished gets a report, too; it says what is missing.
+into the workdir. A run that is not finished gets a report, too; it says what is missing, and with
+which command it is made.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from absl import app, flags
 
 from experiments.records import Row, read_rows
-from experiments.reporting.accept import accept_rows
+from experiments.reporting.accept import accept_rows, prune
 from experiments.reporting.content import make_content
 from experiments.reporting.documents import to_latex_report, to_markdown_report
 from experiments.reporting.page import to_page
@@ -69,13 +71,24 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     try:
-        print(f"wrote {build_report(FLAGS.workdir, FLAGS.results)}")
-        if FLAGS.accept:
-            rows = read_workdir(pathlib.Path(FLAGS.workdir)).rows
-            written = accept_rows(rows, pathlib.Path(FLAGS.results), FLAGS.allow_dirty)
-            print(f"accepted {len(rows)} rows into {', '.join(map(str, written))}")
+        workdir, results = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.results)
+        kept = workdir.resolve() == results.resolve()
+        if FLAGS.accept and kept:
+            print(f"pruned {prune(results)} rows that were measured again, from {results}")
+        print(f"wrote {build_report(workdir, results)}")
+        if FLAGS.accept and not kept:
+            _accept(workdir, results, FLAGS.allow_dirty)
     except (ValueError, OSError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
+
+
+def _accept(workdir: pathlib.Path, results: pathlib.Path, allow_dirty: bool) -> None:
+    """Takes the rows of a folder into results, and says what it did."""
+    found = accept_rows(read_workdir(workdir).rows, results, allow_dirty)
+    for note in found.notes:
+        print(note)
+    files = f" into {', '.join(map(str, found.files))}" if found.files else ""
+    print(f"accepted {found.num_taken} rows{files}; {found.num_pruned} older ones went")
 
 
 if __name__ == "__main__":

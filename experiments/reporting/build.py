@@ -11,6 +11,7 @@ from experiments.reporting import model
 from experiments.reporting.measures import Measure
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
+    ABLATIONS,
     BEHAVIOR_ORDER,
     METHOD_ORDER,
     SMOKE,
@@ -39,7 +40,7 @@ def table_1(
       methods: Methods to show, missing ones as dashes; those with rows if not given.
       behaviors: Likewise.
     """
-    sheet = make_sheet(rows, environment, 1, PREDICTION)
+    sheet = make_sheet(rows, environment, 1, PREDICTION, lambda r: not is_ablation(r["method"]))
     title = f"Table 1, {model.environment_name(environment)}: RMSE (median R²) over 50 steps"
     return _agent_table(sheet, title, methods, behaviors, {}, _left_out(rows, sheet))
 
@@ -58,7 +59,7 @@ def table_2(
       methods: Methods to show; those with rows if not given.
       behaviors: Likewise; `true_env` has a line of its own above them.
     """
-    sheet = make_sheet(rows, environment, 2, CONTROL, lambda r: not is_augmented(r["method"]))
+    sheet = make_sheet(rows, environment, 2, CONTROL, lambda r: in_table_2(r["method"]))
     title = f"Table 2, {model.environment_name(environment)}: return, mean ± std over trials"
     shortfalls = {
         cell: aggregate.relative_shortfall([pairs]).cells[0]
@@ -86,6 +87,16 @@ def table_3(rows: Sequence[Row], environment: str) -> Table:
     name = model.environment_name(environment)
     title = f"Table 3, {name}: return of offline learners, mean ± std over trials"
     return _agent_table(sheet, title, None, None, {}, [])
+
+
+def is_ablation(method: str) -> bool:
+    """Returns whether a method is PerSim without one of its ideas."""
+    return method in ABLATIONS
+
+
+def in_table_2(method: str) -> bool:
+    """Returns whether the table of returns shows a method."""
+    return not (is_augmented(method) or is_ablation(method))
 
 
 def _agent_table(

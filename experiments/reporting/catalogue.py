@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.records import Row
+from experiments.reporting.ablations import ablation_tables
 from experiments.reporting.augmentation import gains_table
 from experiments.reporting.build import table_1, table_2, table_3
+from experiments.reporting.costs import cost_table
 from experiments.reporting.model import Table
+from experiments.reporting.overview import overview_tables
 from experiments.reporting.render import LEGEND, to_csv, to_html, to_latex, to_markdown
 from experiments.reporting.sheet import environments
-from experiments.reporting.side_tables import cost_table, differences_table, policies_table
+from experiments.reporting.side_tables import differences_table, policies_table
 
 
 def all_tables(rows: Sequence[Row]) -> list[Table]:
@@ -23,7 +26,9 @@ def all_tables(rows: Sequence[Row]) -> list[Table]:
             table_3(rows, name),
             gains_table(rows, name),
             differences_table(rows, name),
+            *ablation_tables(rows, name),
         ]
+    tables += overview_tables(rows)
     tables += [policies_table(rows), cost_table(rows)]
     return [table for table in tables if table.lines]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from experiments.records import Row
-from persim_jax.evaluation import aggregate
+from persim_jax.evaluation import aggregate, statistics
 from persim_jax.evaluation.aggregate import Estimate
 from persim_jax.evaluation.paper import NUM_TRIALS, PaperCell, equal_as_printed
 
@@ -28,7 +28,7 @@ class Measure:
       metric: Name in rows.
       value: Mean over trials.
       std: Standard deviation over trials; NaN for one trial.
-      low: Lower end of the 95 % interval of the mean over episodes; NaN if unknown.
+      low: Lower end of the 95 % interval over episodes, of their mean or median; NaN if unknown.
       high: Its upper end.
       num_trials: Trials behind the value.
       num_episodes: Episodes of one trial; None if rows do not say.
@@ -52,8 +52,7 @@ def measure(rows: Sequence[Row], paper: PaperCell | None) -> Measure:
     metric = rows[0]["metric"]
     values = [math.nan if row["value"] is None else float(row["value"]) for row in rows]
     mean, std = aggregate.mean_and_std(values)
-    # Medians are not means of their episodes, so only means get an interval from them.
-    interval = _interval(rows) if metric.endswith("_mean") else Estimate(math.nan)
+    interval = _interval(rows, metric)
     num_trials = int(np.isfinite(values).sum())
     made = Measure(
         metric=metric,
@@ -71,9 +70,9 @@ def measure(rows: Sequence[Row], paper: PaperCell | None) -> Measure:
 def verdict(measured: Measure) -> str:
     """Says whether a measure is better than, the same as, or worse than the paper's number.
 
-    Prediction errors are the same when they are equal as the paper printed them. Returns vary by
-    episode and trial, so they are also the same when the 95 % interval of the difference, ours and
-    the paper's together, holds 0.
+    It is the same when it is equal as the paper printed it, and when the 95 % interval of the
+    difference holds 0: ours over episodes or, if wider, over trials; the paper's over its five
+    trials where it prints their spread, else half a unit of the last digit that it prints.
     """
     paper, value = measured.paper, measured.value
     if paper is None or not math.isfinite(value):
@@ -93,21 +92,30 @@ def reached(measured: Measure, share: float = 1.0) -> bool:
         return False
     if measured.paper.value == 0:
         return measured.verdict == SAME
-    as_printed = share == 1.0 and measured.verdict == SAME
+    as_printed = share == 1.0 and equal_as_printed(measured.value, measured.paper)
     return as_printed or measured.value <= share * measured.paper.value
 
 
 def _margin(measured: Measure, paper: PaperCell) -> float:
-    """Returns half the 95 % interval of the difference between our mean and the paper's."""
+    """Returns how far our number may lie from the paper's and still be the same."""
+    towards = (
+        measured.value - measured.low
+        if paper.value < measured.value
+        else (measured.high - measured.value)
+    )
+    ours = towards if math.isfinite(towards) else 0.0
+    if measured.num_trials > 1:
+        ours = max(ours, _NORMAL_95 * measured.std / math.sqrt(measured.num_trials))
     if paper.std is None:
-        return 0.0
-    ours = (measured.high - measured.low) / 2 if math.isfinite(measured.high) else 0.0
+        return ours + 0.5 * 10.0**-paper.decimals
     return math.hypot(ours, _NORMAL_95 * paper.std / math.sqrt(NUM_TRIALS))
 
 
-def _interval(rows: Sequence[Row]) -> Estimate:
+def _interval(rows: Sequence[Row], metric: str) -> Estimate:
     episodes = [row.get("episode_values") for row in rows]
-    if any(not values for values in episodes):
+    if any(not values for values in episodes) or not metric.endswith(("_mean", "_median")):
         return Estimate(math.nan)
     cells = [[math.nan if v is None else float(v) for v in values or ()] for values in episodes]
+    if metric.endswith("_median"):
+        return statistics.median_interval(cells)
     return aggregate.cells_interval(cells)

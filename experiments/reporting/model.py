@@ -56,12 +56,17 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """One line of a table: its labels, its cells, and the keys behind the labels."""
+    """One line of a table: its labels, its cells, the keys behind the labels, what makes it.
+
+    Its environment is empty where the whole table has one.
+    """
 
     labels: tuple[str, ...]
     cells: tuple[Cell, ...]
     behavior: str = ""
     method: str = ""
+    command: str = ""
+    environment: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

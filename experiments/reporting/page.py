@@ -10,7 +10,10 @@ import string
 from collections.abc import Iterable
 
 from experiments.figures.gallery import Picture
+from experiments.reporting.accept import settle
+from experiments.reporting.bars import to_bars
 from experiments.reporting.content import Content
+from experiments.reporting.coverage import Gap
 from experiments.reporting.render import LEGEND, to_html
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page_template.html")
@@ -20,9 +23,15 @@ SUBTITLE = "PerSim in JAX: personalized simulators, beside the numbers of the pa
 def to_page(content: Content) -> str:
     """Renders a report; images are inside the page."""
     sections = [
-        ("verdict", "Verdict", _verdict(content)),
-        ("tables", "Tables", _tables(content)),
-        ("figures", "Figures", "".join(_figure(picture) for picture in content.pictures)),
+        ("verdict", "Where we stand", _verdict(content)),
+        *_parts(content, "overview"),
+        ("missing", "Not there yet", _missing(content)),
+        *_parts(content, "tables", _legend(content)),
+        *_parts(content, "ablations"),
+        *_parts(content, "unseen"),
+        *_parts(content, "studies"),
+        *_parts(content, "figures"),
+        *_parts(content, "costs"),
         ("runs", "Runs", _list(content.workdir.jobs)),
         ("conditions", "How it was made", _conditions(content)),
     ]
@@ -42,22 +51,62 @@ def to_page(content: Content) -> str:
     )
 
 
+def _parts(content: Content, name: str, before: str = "") -> list[tuple[str, str, str]]:
+    """A section of tables and pictures; none if it has nothing to show."""
+    section = content.section(name)
+    inside = "".join(map(to_html, section.tables)) + "".join(map(_figure, section.pictures))
+    return [(name, html.escape(section.title), before + inside)] if inside else []
+
+
 def _verdict(content: Content) -> str:
-    lines = "".join(f"<p><strong>{html.escape(line)}</strong></p>" for line in content.headlines)
-    parts = [f'<div class="verdict">{lines}{_list(content.sentences)}</div>']
-    if content.details:
-        inside = _list(content.details)
-        parts.append(f"<details><summary>Cell by cell</summary>{inside}</details>")
-    if content.missing:
-        inside = _list(content.missing)
-        parts.append(f'<div class="missing"><strong>Not there yet</strong>{inside}</div>')
+    strong = [content.lead, *content.headlines]
+    lines = "".join(f"<p><strong>{html.escape(x)}</strong></p>" for x in strong if x)
+    parts = [f'<div class="verdict">{lines}</div>', to_bars(content.counts)]
+    if content.coverage.sentence and (content.workdir.is_sweep or content.workdir.kept):
+        parts.append(f"<p>{html.escape(content.coverage.sentence)}</p>")
+    ours = [table for table in content.behind if table.name == "behind"]
+    others = [table for table in content.behind if table.name != "behind"]
+    parts += map(to_html, ours)
+    for table in others:
+        summary = f"{html.escape(table.title)} ({len(table.lines)})"
+        inside = to_html(table)
+        parts.append(f"<details><summary>{summary}</summary>{inside}</details>")
+    if content.sentences:
+        inside = _list(content.sentences)
+        parts.append(f"<details><summary>Counts in words</summary>{inside}</details>")
     return "".join(parts)
 
 
-def _tables(content: Content) -> str:
-    legend = f'<p class="note">{html.escape(LEGEND)}</p>'
-    shown = "".join(to_html(table) for table in content.tables)
-    return (legend if any(table.compares for table in content.tables) else "") + shown
+def _missing(content: Content) -> str:
+    """What a finished run would have, with the commands that make it; empty if all is there."""
+    found, parts = content.coverage, []
+    if content.missing:
+        parts.append(f'<div class="missing">{_list(content.missing)}</div>')
+    if not found.gaps:
+        return "".join(parts)
+    parts.append(to_html(found.table))
+    first = min(gap.trials for gap in found.gaps)[0]
+    now = [gap for gap in found.gaps if first in gap.trials]
+    later = [gap for gap in found.gaps if first not in gap.trials]
+    parts.append(f"<h3>Cells without rows, and what makes them: trial {first}</h3>")
+    parts.append("".join(map(_gap, now)))
+    if later:
+        inside = "".join(map(_gap, later))
+        parts.append(f"<details><summary>Further trials</summary>{inside}</details>")
+    return "".join(parts)
+
+
+def _gap(gap: Gap) -> str:
+    noun = "trial" if len(gap.trials) == 1 else "trials"
+    trials = f"{noun} {', '.join(map(str, gap.trials))}"
+    head = f"<strong>{html.escape(gap.title)}</strong>, {trials}: {gap.num_cells} cells"
+    cells, command = _list(gap.cells), f"<pre>{html.escape(gap.command)}</pre>"
+    return f'<details class="gap"><summary>{head}</summary>{cells}{command}</details>'
+
+
+def _legend(content: Content) -> str:
+    compares = any(table.compares for table in content.section("tables").tables)
+    return f'<p class="note">{html.escape(LEGEND)}</p>' if compares else ""
 
 
 def _figure(picture: Picture) -> str:
@@ -81,7 +130,7 @@ def data_uri(path: pathlib.Path) -> str:
 
 def _conditions(content: Content) -> str:
     stamp, config = content.workdir.stamp, content.workdir.config
-    parts = []
+    parts = [to_html(table) for table in content.section("measured").tables]
     if stamp.get("command"):
         parts.append(f"<h3>Command</h3><pre>{html.escape(str(stamp['command']))}</pre>")
     facts = "".join(
@@ -102,7 +151,14 @@ def _conditions(content: Content) -> str:
 def _made_by(content: Content) -> str:
     versions = sorted({str(row.get("code_version")) for row in content.workdir.rows})
     count = len(content.workdir.rows)
-    return f"Made from {count} result rows of code version {', '.join(versions) or 'unknown'}."
+    if len(versions) < 2:
+        return f"Made from {count} result rows of code version {', '.join(versions) or 'unknown'}."
+    again = count - len(settle(content.workdir.rows)[0])
+    return (
+        f"Made from {count} result rows of {len(versions)} code versions, kept apart: of numbers "
+        f"that were measured again ({again} rows) tables show the latest, and commands name the "
+        "version."
+    )
 
 
 def _list(items: Iterable[str]) -> str:

@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from experiments.reporting.measures import BETTER, SAME, WORSE
-from experiments.reporting.model import Cell, Column, Table
+from experiments.reporting.model import Cell, Column, Line, Table
 
 MARKS: Mapping[str, str] = {BETTER: "▲", SAME: "=", WORSE: "▼", "": ""}
 LEGEND = (
-    "▲ better than the paper, = the same, ▼ worse. Errors are the same when equal as the paper "
-    "printed them (a printed 0.0: below 0.005); returns also when the 95 % interval of the "
-    "difference, ours and the paper's spread over five trials together, holds 0. In brackets: "
-    "95 % bootstrap interval of the mean over episodes. Shortfall: (R_true − R_method) / |R_true|, "
-    "episodes paired."
+    "▲ better than the paper, = the same, ▼ worse. Numbers are the same when equal as the paper "
+    "printed them (an error printed as 0.0: below 0.005), and when the 95 % interval of the "
+    "difference holds 0: ours over episodes or, if wider, over trials, and the paper's spread over "
+    "five trials where it prints one. In brackets: 95 % bootstrap interval of the mean over "
+    "episodes. Shortfall: (R_true − R_method) / |R_true|, episodes paired."
 )
 _LATEX_MARKS: Mapping[str, str] = {
     BETTER: r"$\uparrow$",
@@ -64,6 +64,7 @@ CSV_FIELDS = (
     "paper",
     "paper_std",
     "verdict",
+    "command",
 )
 
 
@@ -88,18 +89,36 @@ def to_html(table: Table) -> str:
         heads += f'<th scope="col" class="num">{html.escape(column.name)}{note}</th>'
     body = []
     for line in table.lines:
-        labels = "".join(f'<th scope="row">{html.escape(label)}</th>' for label in line.labels)
+        title = f' title="{html.escape(line.command)}"' if line.command else ""
+        labels = "".join(
+            f'<th scope="row"{title}>{html.escape(label)}</th>' for label in line.labels
+        )
         body.append(f"<tr>{labels}{''.join(_html_cell(cell) for cell in line.cells)}</tr>")
-    title = html.escape(table.title)
     name = "-".join(part for part in (table.name, table.environment) if part)
     grid = (
-        f'<div class="scroll" tabindex="0" role="region" aria-labelledby="{name}">'
+        f'<div class="scroll {table.name}" tabindex="0" role="region" aria-labelledby="{name}">'
         f'<table aria-labelledby="{name}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
-    grid = f'<h3 id="{name}">{title}</h3>{grid if table.lines else ""}'
+    grid = f'<h3 id="{name}">{html.escape(table.title)}</h3>{grid if table.lines else ""}'
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in footnotes(table))
-    return grid + notes
+    return grid + notes + _html_commands(table)
+
+
+def commands(table: Table) -> list[tuple[str, str]]:
+    """Returns `(labels, command)` of every line whose command is known."""
+    return [(", ".join(line.labels), line.command) for line in table.lines if line.command]
+
+
+def _html_commands(table: Table) -> str:
+    items = "".join(
+        f"<dt>{html.escape(labels)}</dt><dd><code>{html.escape(command)}</code></dd>"
+        for labels, command in commands(table)
+    )
+    if not items:
+        return ""
+    summary = "<summary>The command of each line</summary>"
+    return f'<details class="commands">{summary}<dl>{items}</dl></details>'
 
 
 def to_latex(table: Table) -> str:
@@ -145,7 +164,7 @@ def to_csv(tables: Iterable[Table]) -> str:
     for table in tables:
         for line in table.lines:
             for cell in line.cells:
-                writer.writerows(_records(table, line.behavior, line.method, cell))
+                writer.writerows(_records(table, line, cell))
     return file.getvalue()
 
 
@@ -164,13 +183,13 @@ def latex(text: str) -> str:
     return text.translate(_LATEX)
 
 
-def _records(table: Table, behavior: str, method: str, cell: Cell) -> list[dict[str, object]]:
+def _records(table: Table, line: Line, cell: Cell) -> list[dict[str, object]]:
     return [
         {
             "table": table.name,
-            "environment": table.environment,
-            "behavior": behavior,
-            "method": method,
+            "environment": line.environment or table.environment,
+            "behavior": line.behavior,
+            "method": line.method,
             "agent": cell.agent,
             "metric": m.metric,
             "value": _number(m.value),
@@ -182,6 +201,7 @@ def _records(table: Table, behavior: str, method: str, cell: Cell) -> list[dict[
             "paper": None if m.paper is None else m.paper.value,
             "paper_std": None if m.paper is None else m.paper.std,
             "verdict": m.verdict,
+            "command": line.command,
         }
         for m in cell.measures
     ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting.measures import Measure, measure
+from experiments.reporting.overrides import is_study
 from experiments.reporting.selection import (
     ENVIRONMENT_ORDER,
     AgentKey,
@@ -88,6 +89,7 @@ def make_sheet(
         if row["environment"] == environment
         and row["metric"] in metrics
         and not is_policy(row)
+        and not is_study(row)
         and keep(row)
     ]
     cells: dict[tuple[str, str, AgentKey, str], list[Row]] = defaultdict(list)

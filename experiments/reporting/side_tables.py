@@ -1,4 +1,4 @@
-"""Tables that the paper does not have: policies, cost, differences between methods."""
+"""Tables that the paper does not have: differences between methods, policies."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting import model
+from experiments.reporting.build import in_table_2
 from experiments.reporting.measures import BETTER, SAME, WORSE, Measure
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
@@ -20,7 +21,7 @@ from experiments.reporting.selection import (
     ordered,
     select,
 )
-from experiments.reporting.sheet import is_augmented, is_policy, make_sheet
+from experiments.reporting.sheet import is_policy, make_sheet
 from persim_jax.evaluation import aggregate, paper
 
 
@@ -35,7 +36,7 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
         environment,
         2,
         metric,
-        lambda r: r["method"] != TRUE_ENV and not is_augmented(r["method"]),
+        lambda r: r["method"] != TRUE_ENV and in_table_2(r["method"]),
     )
     by_cell = {(b, m, key): found for (b, m, key, _), found in sheet.cells.items()}
     names = {(b, m) for b, m, _ in by_cell if m != reference}
@@ -61,8 +62,10 @@ def differences_table(rows: Sequence[Row], environment: str, reference: str = "p
     )
 
 
-def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
-    """Makes the cell of ours minus others, paired by trial and episode; empty without pairs."""
+def paired_episodes(
+    ours: Sequence[Row], others: Sequence[Row]
+) -> tuple[list[float], list[float], int]:
+    """Returns the values of the episodes that both have, trial after trial, and their trials."""
     by_trial = {(row["trial"], row.get("seed")): row for row in others}
     pairs = [
         common_episodes(row, partner)
@@ -72,6 +75,12 @@ def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> C
         and partner.get("episode_values")
     ]
     a, b = ([value for pair in pairs for value in pair[i]] for i in (0, 1))
+    return a, b, len(pairs)
+
+
+def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> Cell:
+    """Makes the cell of ours minus others, paired by trial and episode; empty without pairs."""
+    a, b, num_trials = paired_episodes(ours, others)
     found = aggregate.paired_difference(a, b)
     if not math.isfinite(found.value):
         return Cell(agent=agent)
@@ -79,7 +88,7 @@ def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> C
     interval = model.interval_text(found.low, found.high)
     measured = Measure("return_difference", found.value, math.nan, found.low, found.high)
     measured = dataclasses.replace(
-        measured, num_trials=len(pairs), num_episodes=len(a), verdict=verdict
+        measured, num_trials=num_trials, num_episodes=len(a), verdict=verdict
     )
     pieces = ((model.return_text(found.value), verdict), (interval, ""))
     return Cell(pieces, measures=(measured,), agent=agent)
@@ -110,7 +119,7 @@ def policies_table(rows: Sequence[Row]) -> Table:
             str(row.get("num_episodes") or model.DASH),
         )
         names = (model.environment_name(environment), *labels)
-        made.append(Line(names, tuple(map(_plain, shown)), labels[0], labels[1]))
+        made.append(Line(names, tuple(map(plain, shown)), labels[0], labels[1]))
     columns = (Column("Target"), Column("Return", "mean ± std over episodes"), Column("Episodes"))
     title = "Behavior and test policies"
     stubs = ("Environment", "Policy", "Learner", "Agent")
@@ -124,40 +133,8 @@ def _policy_order(environment: str, behavior: str, learner: str, agent: str) -> 
     return rank, environment, behavior, learner, agent == "all agents"
 
 
-def cost_table(rows: Sequence[Row]) -> Table:
-    """Makes the table of cost: seconds of training and compilation, speeds of planning and data."""
-    metrics = {
-        "train_seconds": Column("Training", "seconds"),
-        "compile_seconds": Column("Compilation", "seconds"),
-        "plan_decisions_per_second": Column("Planning", "decisions / s"),
-        "collect_steps_per_second": Column("Collection", "steps / s"),
-    }
-    found = select([row for row in rows if row["metric"] in metrics])
-    lines: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in found:
-        name = (row["environment"], row["behavior"], row["method"], row.get("device") or model.DASH)
-        lines[name][row["metric"]].append(_value(row))
-    made = []
-    for (environment, behavior, method, device), cells in lines.items():
-        labels = (
-            model.environment_name(environment),
-            model.behavior_name(behavior),
-            model.method_name(method),
-            device,
-        )
-        means = [aggregate.mean_and_std(cells.get(metric, []))[0] for metric in metrics]
-        texts = [f"{v:.3g}" if abs(v) < 1000 else f"{v:.0f}" for v in means]
-        shown = [
-            _plain(model.DASH if math.isnan(v) else t) for v, t in zip(means, texts, strict=True)
-        ]
-        made.append(Line(labels, tuple(shown), behavior, method))
-    stubs = ("Environment", "Data", "Method", "Device")
-    missing = () if made else ("rows of training time and planning speed",)
-    title = "Cost, mean over trials and agents"
-    return Table("cost", "", title, stubs, tuple(metrics.values()), tuple(made), missing=missing)
-
-
-def _plain(text: str) -> Cell:
+def plain(text: str) -> Cell:
+    """Returns a cell of text that is compared with nothing."""
     return Cell(pieces=((text, ""),))
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting import model
-from experiments.reporting.build import CONTROL, PREDICTION
+from experiments.reporting.build import CONTROL, PREDICTION, in_table_2
 from experiments.reporting.measures import BETTER, SAME, WORSE, Measure, reached
 from experiments.reporting.model import Table
-from experiments.reporting.sheet import Sheet, is_augmented, make_sheet, shortfall_pairs
+from experiments.reporting.sheet import Sheet, make_sheet, shortfall_pairs
 from persim_jax.evaluation import aggregate, paper
 from persim_jax.evaluation.aggregate import Estimate
 
@@ -107,7 +107,7 @@ def paper_shortfall(sheet: Sheet, method: str) -> tuple[float, int]:
 
 
 def _control_sheet(rows: Sequence[Row], environment: str) -> Sheet:
-    return make_sheet(rows, environment, 2, CONTROL, lambda r: not is_augmented(r["method"]))
+    return make_sheet(rows, environment, 2, CONTROL, lambda r: in_table_2(r["method"]))
 
 
 def _measures(sheet: Sheet, method: str) -> list[Measure]:

@@ -1,15 +1,49 @@
-"""Reads what a run, or a sweep of runs, has left in its folder; anything may be missing."""
+"""Reads what a run or a sweep has left in its folder, or the rows that were kept of many.
+
+Anything may be missing. What a run set otherwise than the shipped config is added to its rows, so
+that they can still be told apart when the config no longer lies beside them.
+"""
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import dataclasses
 import json
 import pathlib
-from typing import Any
+import re
+import shlex
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from experiments.records import Row, read_rows
+from experiments.reporting.overrides import FIELD, overrides_of, shipped_value
 
 CONFIG, STAMP, ROWS = "config.json", "environment.json", "rows.jsonl"
+INDEX, JOBS, STORE = "index.jsonl", "jobs", "store"
+"""Of a sweep: its index, its runs, and what runs share."""
+MEASURES = ("prediction", "returns")
+
+
+class Job(NamedTuple):
+    """A run, as its folder or the index of its sweep says.
+
+    Attributes:
+      name: Its folder below that of the sweep.
+      config: Its config, or as much of it as is known of one that has not begun.
+      methods: Methods that it was asked for; none if nothing says.
+      measures: Of `prediction` and `returns`, or other things; both if nothing says.
+      overrides: What its config sets otherwise than the shipped one.
+      state: As the index says; empty without an index.
+    """
+
+    name: str
+    config: dict[str, Any]
+    methods: tuple[str, ...] = ()
+    measures: tuple[str, ...] = MEASURES
+    overrides: Mapping[str, Any] = {}
+    state: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +57,8 @@ class Workdir:
       rows: All result rows below the folder, those of the run's policies included.
       jobs: Names of the runs of a sweep; empty for a run.
       missing: What is not there, in words.
+      runs: The runs; those of a sweep as its index plans them, if it has one.
+      kept: Whether it holds rows kept of many runs, as `results/` does.
     """
 
     path: pathlib.Path
@@ -31,12 +67,21 @@ class Workdir:
     rows: list[Row]
     jobs: tuple[str, ...]
     missing: tuple[str, ...]
+    runs: tuple[Job, ...] = ()
+    kept: bool = False
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it holds many runs, begun or planned."""
+        return bool(self.jobs) or any(run.state for run in self.runs)
 
     @property
     def title(self) -> str:
         """A heading that says what was run."""
-        if self.jobs:
-            return f"Sweep of {len(self.jobs)} runs"
+        if self.kept:
+            return "Kept results"
+        if self.is_sweep:
+            return f"Sweep of {len({run.name for run in self.runs} | {*self.jobs})} runs"
         names = ("environment", "behavior", "variant")
         parts = [str(self.config[name]).replace("_", " ") for name in names if name in self.config]
         return ", ".join(parts) or self.path.name
@@ -51,16 +96,121 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     """
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}: give the --workdir of a run or a sweep")
+    configs = [path / CONFIG] if (path / CONFIG).exists() else _below(path, CONFIG)
+    files = [*_below(path, ROWS), *sorted(path.glob("policies/*.jsonl"))]
+    begun = configs or _below(path, ROWS) or (path / INDEX).exists()
     missing: list[str] = []
-    jobs: tuple[str, ...] = ()
-    if not (path / CONFIG).exists():
-        jobs = tuple(str(found.parent.relative_to(path)) for found in sorted(path.rglob(CONFIG)))
-    files = [*sorted(path.rglob(ROWS)), *sorted(path.glob("policies/*.jsonl"))]
-    rows = [row for file in files for row in read_rows(file)]
-    config, stamp = ({} if jobs else _read_json(path / name, missing) for name in (CONFIG, STAMP))
+    if not begun and (kept := _read_rows(path, missing)):
+        return Workdir(path, {}, {}, kept, (), tuple(missing), kept=True)
+    single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
+    config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
+    runs = tuple(_job(path, found.parent) for found in configs)
+    overrides = {run.name: dict(run.overrides) for run in runs}
+    rows = [
+        row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
+        for file in files
+        for row in _read_rows(file, missing)
+    ]
     if not rows:
         missing.append(f"{ROWS} (no results yet)")
-    return Workdir(path, config, stamp, rows, jobs, tuple(missing))
+    jobs = () if single else tuple(run.name for run in runs)
+    planned = read_index(path / INDEX, {run.name: run.config for run in runs})
+    return Workdir(path, config, stamp, rows, jobs, tuple(missing), planned or runs)
+
+
+def _read_rows(path: pathlib.Path, missing: list[str]) -> list[Row]:
+    """Rows of a file or folder; lines that are none are said in the report, and the rest used."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        rows = read_rows(path)
+    for warning in caught:
+        missing.append(str(warning.message))
+        warnings.warn(warning.message, stacklevel=3)
+    return rows
+
+
+def read_index(path: pathlib.Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Job, ...]:
+    """Reads what a sweep has planned, begun or not; nothing without an index.
+
+    Args:
+      path: The index: JSON lines, of which the last line of a job counts.
+      configs: Configs of runs that have begun, by their folder.
+    """
+    lines = path.read_text(encoding="utf8").split("\n") if path.exists() else []
+    entries: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            # A line that a kill cut short says nothing; the sweep itself tells of broken ones.
+            entry = json.loads(line)
+            entries[entry["job"]] = entry
+    found = [_planned(entry, configs) for entry in entries.values()]
+    return tuple(job for job in found if job is not None)
+
+
+# Such as "cart_pole, random, trial 0, model.rank=2: prediction of persim, cadm_pets".
+_ENTRY = re.compile(
+    r"(?P<environment>\w+), (?P<behavior>\w+), trial (?P<trial>\d+)(?P<changes>(?:, [\w.]+=.*)?): "
+    r"(?P<measures>[\w ]+?) of (?P<methods>[\w, ]+)"
+)
+
+
+def _planned(entry: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> Job | None:
+    match = _ENTRY.fullmatch(str(entry.get("name")))
+    if match is None:
+        return None
+    name = f"{JOBS}/{entry.get('folder')}"
+    changes = [part.partition("=") for part in match["changes"].removeprefix(", ").split(", ")]
+    overrides = {field: _literal(text) for field, mark, text in changes if mark}
+    variants = [str(config["variant"]) for config in configs.values() if "variant" in config]
+    known: dict[str, Any] = {
+        "environment": match["environment"],
+        "behavior": match["behavior"],
+        "trial": int(match["trial"]),
+        # Of a run that has not begun, as of the others: a sweep has one variant.
+        "variant": variants[0] if variants else "default",
+    }
+    if name in configs:
+        known, overrides = dict(configs[name]), overrides_of(configs[name])
+    else:
+        known |= {
+            field: overrides.pop(field) for field in ("variant", "seed") if field in overrides
+        }
+        overrides = {
+            field: value
+            for field, value in overrides.items()
+            if value != shipped_value(known["environment"], known["variant"], field)
+        }
+    measures = tuple(match["measures"].split(" and "))
+    methods = tuple(match["methods"].split(", "))
+    return Job(name, known, methods, measures, overrides, str(entry.get("state", "")))
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _below(path: pathlib.Path, name: str) -> list[pathlib.Path]:
+    """Files of a name, those aside that the runs of a sweep share."""
+    found = (file.relative_to(path) for file in path.rglob(name))
+    return [path / file for file in sorted(found) if file.parts[0] != STORE]
+
+
+def _job(path: pathlib.Path, folder: pathlib.Path) -> Job:
+    command = _read_json(folder / STAMP, []).get("command")
+    words = shlex.split(command) if isinstance(command, str) else []
+    methods = [x.partition("=")[2].split(",") for x in words if x.startswith("--methods=")]
+    measures = [x.partition("=")[2] for x in words if x.startswith("--measures=")]
+    config = _read_json(folder / CONFIG, [])
+    asked = tuple(methods[-1]) if methods else ()
+    name = _name(path, folder)
+    return Job(name, config, asked, tuple(measures) or MEASURES, overrides_of(config))
+
+
+def _name(path: pathlib.Path, folder: pathlib.Path) -> str:
+    return folder.relative_to(path).as_posix()
 
 
 def _read_json(path: pathlib.Path, missing: list[str]) -> dict[str, Any]:

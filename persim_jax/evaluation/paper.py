@@ -133,6 +133,17 @@ def paper_label(environment: str, covariates: Mapping[str, float]) -> str | None
     return _GRAVITY_LABELS[key[0]] if environment == "mountain_car" else "/".join(key)
 
 
+def printed_cells(environment: str) -> tuple[tuple[int, str, str, _AgentKey], ...]:
+    """Returns `(table, behavior, method, agent's key)` of every cell that the paper prints.
+
+    Of the metrics of a cell there is but one entry. The behavior of `true_env` is `any`.
+    """
+    behaviors, methods = ({v: k for k, v in names.items()} for names in (BEHAVIORS, METHODS))
+    shown = ENVIRONMENTS.get(environment)
+    found = [(int(n[0]), behaviors[n[3]], methods[n[4]], n[2]) for n in _cells() if n[1] == shown]
+    return tuple(dict.fromkeys(found))
+
+
 def agent_key(environment: str, covariates: Mapping[str, float]) -> _AgentKey:
     """Returns covariates as text with four digits, so that float32 and float64 agree.
 

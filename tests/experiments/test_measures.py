@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -46,11 +47,41 @@ def test_interval_is_of_the_mean_over_trials() -> None:
     assert made.high - made.low == pytest.approx(2 * 1.96 * spread, rel=0.06)
 
 
-def test_a_median_has_no_interval_of_a_mean() -> None:
-    made = measure([row("r2_median", 0.9, episode_values=[0.8, 0.9, 1.0])], None)
-    assert math.isnan(made.low)
+def test_a_median_has_the_interval_of_a_median() -> None:
+    values = [0.8, *[0.9] * 40, 1.0]
+    made = measure([row("r2_median", 0.9, episode_values=values)], None)
+    # Whatever is drawn, its median is 0.9: the interval of a mean would have a width.
+    assert (made.low, made.high) == (0.9, 0.9)
     made = measure([row("rmse_mean", 0.2, episode_values=[0.1, None, 0.3])], None)
     assert made.low == pytest.approx(0.1)
+    assert math.isnan(measure([row("rmse_std", 0.2, episode_values=[0.1, 0.3])], None).low)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        # Printed as 0.10: 0.05 to 0.15 in all. Both intervals reach it, from either side.
+        (Measure("rmse_mean", 0.12, low=0.103, high=0.13), "same"),
+        (Measure("rmse_mean", 0.12, low=0.106, high=0.13), "worse"),
+        (Measure("rmse_mean", 0.08, low=0.07, high=0.097), "same"),
+        (Measure("rmse_mean", 0.08, low=0.07, high=0.094), "better"),
+        # No interval: equal as printed, or not.
+        (Measure("rmse_mean", 0.104), "same"),
+        (Measure("rmse_mean", 0.106), "worse"),
+        (Measure("r2_median", 0.106), "better"),
+    ],
+)
+def test_intervals_decide_about_errors(error: Measure, expected: str) -> None:
+    cell = PaperCell(0.1, None, 2, "0.10")
+    assert verdict(dataclasses.replace(error, paper=cell)) == expected
+
+
+def test_the_spread_over_trials_decides_where_it_is_wider() -> None:
+    narrow = Measure("return_mean", -190.0, 8.0, -191.0, -189.0, num_trials=2, paper=PAPER)
+    # 1.96 * 8 / sqrt(2) = 11.1, with the paper's 1.96 * 5 / sqrt(5) = 4.4 together 11.9.
+    assert verdict(narrow) == "same"
+    assert verdict(dataclasses.replace(narrow, num_trials=1)) == "better"
+    assert verdict(dataclasses.replace(narrow, value=-188.0, low=-189.0, high=-187.0)) == "better"
 
 
 @given(st.floats(0.0, 2.0), st.sampled_from([0.01, 0.014, 0.152, 0.5]))

@@ -108,23 +108,21 @@ def start(path, methods=("morel_a",), config=CONFIG):
 def test_a_killed_run_ends_as_an_unbroken_one_and_measures_nothing_twice(tmp_path, monkeypatch):
     stamp = workdir.environment_stamp()  # somebody may commit while the test runs
     monkeypatch.setattr(workdir, "environment_stamp", lambda: stamp)
-    start(tmp_path / "whole", ("morel_p", "morel_a"))
+    start(tmp_path / "whole")
     rows = read_rows(tmp_path / "whole" / "rows.jsonl")
-    ids = set(make_world(CONFIG).agents.test_ids)
-    for name in ("morel_p", "morel_a"):
-        mine = [r for r in rows if r["method"] == name]
-        assert {r["config_digest"] for r in mine} == {method_digest(CONFIG, name)}
-        for metric in ("return_mean", "return_std"):
-            found = [r for r in mine if r["metric"] == metric]
-            assert {r["agent_id"] for r in found} == ids
-            assert all(r["num_episodes"] == 2 for r in found)
-        for metric in ("unknown_data", "unknown_visited", "halted_episodes"):
-            found = [r for r in mine if r["metric"] == metric]
-            assert {r["agent_id"] for r in found} == ({None} if name == "morel_p" else ids)
+    mine = [r for r in rows if r["method"] == "morel_a"]
+    assert {r["config_digest"] for r in mine} == {method_digest(CONFIG, "morel_a")}
+    shares = ("unknown_data", "unknown_visited", "halted_episodes")
+    for metric in ("return_mean", "return_std", *shares):
+        found = [r for r in mine if r["metric"] == metric]
+        assert {r["agent_id"] for r in found} == set(make_world(CONFIG).agents.test_ids)
+        if metric in shares:
             assert all(0 <= r["value"] <= 1 for r in found)
-        assert not [r for r in mine if r["metric"].startswith("rmse")]
+        else:
+            assert all(r["num_episodes"] == 2 for r in found)
+    assert not [r for r in mine if r["metric"].startswith("rmse")]
     before = (tmp_path / "whole" / "rows.jsonl").read_bytes()
-    assert "nothing to do" in start(tmp_path / "whole", ("morel_p", "morel_a"))
+    assert "nothing to do" in start(tmp_path / "whole")
     assert (tmp_path / "whole" / "rows.jsonl").read_bytes() == before
 
     save, saves = baselines.checkpoints.save, []
@@ -142,8 +140,7 @@ def test_a_killed_run_ends_as_an_unbroken_one_and_measures_nothing_twice(tmp_pat
     assert (tmp_path / "broken" / FOLDER / "morel_a" / "2.json").exists()
     start(tmp_path / "broken")
     assert saves == [1, 2, 3]
-    only = lambda found: {k: v for k, v in found.items() if v["method"] == "morel_a"}  # noqa: E731
-    assert only(rows_of(tmp_path / "broken")) == only(rows_of(tmp_path / "whole"))
+    assert rows_of(tmp_path / "broken") == rows_of(tmp_path / "whole")
 
 
 def fitted_of(world, **changes):
@@ -191,6 +188,11 @@ def test_shares_are_of_the_lane_of_each_agent(tmp_path):
         np.testing.assert_allclose(data[agent_id]["value"], 0.1 * (index + 1), rtol=1e-5)
         np.testing.assert_allclose(data[agent_id]["threshold"], 0.1 * index, atol=1e-6)
     assert {r["value"] for r in rows if r["metric"] != "unknown_data"} == {0.25}
+    pooled = fitted_of(world, unknown=[0.1] * 5).replace(agents=jnp.full(5, -1))
+    rows = share_rows("morel_p", where, world, pooled)
+    assert [(r["agent_id"], r["metric"]) for r in rows] == [
+        (None, "unknown_data"), (None, "unknown_visited"), (None, "halted_episodes"),
+    ]  # fmt: skip
 
 
 def test_progress_is_that_of_the_lanes_that_go_on():

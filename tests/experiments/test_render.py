@@ -115,6 +115,7 @@ def test_every_table_of_a_folder_is_in_the_list_once() -> None:
         ("gains", "mountain_car"),
         ("differences", "mountain_car"),
         ("table_1", "cart_pole"),
+        ("overview_return_mean", ""),
         ("cost", ""),
     ]
 

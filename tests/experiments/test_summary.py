@@ -119,7 +119,7 @@ def test_a_smoke_run_says_so_first(tmp_path: object) -> None:
 def test_a_run_shows_the_methods_it_was_asked_for(tmp_path: object) -> None:
     config = synthetic.config(methods="cadm_pets,bcq_p", behavior="pure")
     content = make_content(workdir([row("rmse_mean", 0.1, behavior="pure")], tmp_path, **config))
-    first, second = content.tables[:2]
+    first, second = content.section("tables").tables[:2]
     assert [line.method for line in first.lines] == ["persim", "cadm_pets"]
     assert [line.method for line in second.lines] == ["persim", "cadm_pets", "bcq_p"]
     assert {line.behavior for line in second.lines} == {"pure"}

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import tables
 from experiments.records import Row, append_rows
-from experiments.reporting import build, model, readme, render, side_tables, summary
+from experiments.reporting import build, costs, model, readme, render, side_tables, summary
 from experiments.reporting.catalogue import all_tables, render_tables
 from experiments.reporting.measures import Measure, reached, verdict
 from experiments.reporting.model import Cell, Table
@@ -235,8 +235,8 @@ def test_policies_and_cost_tables() -> None:
     assert [c.pieces[0][0] for c in table.lines[0].cells] == ["−200.0", "−185.0", "2"]
     assert side_tables.policies_table([]).missing
     times = [row("train_seconds", value, trial=trial) for trial, value in enumerate((10.0, 14.0))]
-    cost = side_tables.cost_table(times)
-    assert [c.pieces[0][0] for c in cost.lines[0].cells] == ["12", "–", "–", "–"]
+    cost = costs.cost_table(times)
+    assert [c.pieces[0][0] for c in cost.lines[0].cells] == ["12", *["–"] * 5]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,216 @@
+"""Errors and returns against one setting: agents in the data, rank, members, kind of data."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.records import NO_BEHAVIOR, Row
+from experiments.reporting import model
+from experiments.reporting.build import CONTROL, PREDICTION
+from experiments.reporting.commands import command_of
+from experiments.reporting.measures import Measure
+from experiments.reporting.model import Cell, Column, Line, Table
+from experiments.reporting.overrides import KNOBS, knobs_of, shipped_value
+from experiments.reporting.selection import (
+    BEHAVIOR_ORDER,
+    ENVIRONMENT_ORDER,
+    METHOD_ORDER,
+    AgentKey,
+    agent_of,
+    ordered,
+    select,
+)
+from experiments.reporting.sheet import is_augmented, is_policy
+from persim_jax.evaluation import paper, statistics
+
+METRICS: Mapping[str, str] = {PREDICTION[0]: "RMSE", CONTROL[0]: "return"}
+TITLES: Mapping[str, str] = {
+    "agents.num_agents": "Data scarcity: agents in the data",
+    "model.rank": "Rank of the factors",
+    "model.ensemble_size": "Members of the ensemble",
+}
+_NAMES = ("environment", "behavior", "method", "metric")
+QUALITY = ("random", "pure_eps40", "pure_eps20", "pure")
+"""Kinds of data, from no policy at all to the policy alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One value of a line.
+
+    Attributes:
+      x: The setting.
+      value: Mean over agents of the mean over trials.
+      low: Lower end of its 95 % interval; NaN if unknown.
+      high: Upper end.
+    """
+
+    x: Any
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A method's numbers in one environment and kind of data, over a setting.
+
+    Attributes:
+      environment: Its name.
+      behavior: Name of the data; empty where that is what varies.
+      method: Its name.
+      metric: `rmse_mean` or `return_mean`.
+      points: By setting, smallest first.
+      num_agents: Agents behind each point, the same for all of them.
+    """
+
+    environment: str
+    behavior: str
+    method: str
+    metric: str
+    points: tuple[Point, ...]
+    num_agents: int
+
+
+def knob_curves(rows: Sequence[Row], knob: str) -> list[Curve]:
+    """Returns the curves over one setting, the shipped value of it included where it has rows.
+
+    A run that varies two settings at once belongs to no curve.
+    """
+    values: dict[tuple[str, ...], dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in _measured(rows):
+        knobs = knobs_of(row)
+        if set(knobs) <= {knob}:
+            default = shipped_value(row["environment"], row.get("variant") or "default", knob)
+            x = knobs.get(knob, default)
+            values[tuple(row[name] for name in _NAMES)][x].append(row)
+    return _curves({name: found for name, found in values.items() if len(found) > 1})
+
+
+def behavior_curves(rows: Sequence[Row]) -> list[Curve]:
+    """Returns the curves over the kind of data."""
+    values: dict[tuple[str, ...], dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in _measured(rows):
+        if not knobs_of(row) and row["behavior"] in QUALITY and not is_augmented(row["method"]):
+            name = (row["environment"], "", row["method"], row["metric"])
+            values[name][QUALITY.index(row["behavior"])].append(row)
+    return _curves({name: found for name, found in values.items() if len(found) > 1})
+
+
+def study_tables(rows: Sequence[Row]) -> dict[str, Table]:
+    """Returns the tables of the studies that have rows, by setting."""
+    found = {knob: _table(knob, rows) for knob in KNOBS}
+    return {knob: table for knob, table in found.items() if table.lines}
+
+
+def _measured(rows: Sequence[Row]) -> list[Row]:
+    """Rows of test agents' errors and returns, each setting's newest."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["metric"] in METRICS and row["covariates"] and not is_policy(row):
+            groups[repr(knobs_of(row))].append(row)
+    return [
+        row
+        for group in groups.values()
+        for row in select(group)
+        if row["behavior"] != NO_BEHAVIOR and _is_tested(row)
+    ]
+
+
+def _is_tested(row: Row) -> bool:
+    agents = paper.paper_agents(row["environment"])
+    keys = {paper.agent_key(row["environment"], agent) for agent in agents}
+    return not keys or agent_of(row) in keys
+
+
+def _curves(
+    values: Mapping[tuple[str, ...], Mapping[Any, Sequence[Row]]],
+) -> list[Curve]:
+    made = []
+    for (environment, behavior, method, metric), by_x in values.items():
+        agents = [{agent_of(row) for row in found} for found in by_x.values()]
+        shared = set.intersection(*agents)
+        points = tuple(_point(x, by_x[x], shared) for x in sorted(by_x))
+        if shared:
+            made.append(Curve(environment, behavior, method, metric, points, len(shared)))
+    order = [ordered({getattr(c, name) for c in made}, known) for name, known in _ORDERS]
+    return sorted(
+        made,
+        key=lambda c: (
+            list(METRICS).index(c.metric),
+            *(
+                names.index(getattr(c, name))
+                for names, (name, _) in zip(order, _ORDERS, strict=True)
+            ),
+        ),
+    )
+
+
+_ORDERS: tuple[tuple[str, Sequence[str]], ...] = (
+    ("environment", ENVIRONMENT_ORDER),
+    ("behavior", BEHAVIOR_ORDER),
+    ("method", METHOD_ORDER),
+)
+
+
+def _point(x: Any, rows: Sequence[Row], agents: set[AgentKey]) -> Point:
+    cells: dict[AgentKey, list[list[float]]] = defaultdict(list)
+    for row in rows:
+        if agent_of(row) in agents and row["value"] is not None:
+            values = row.get("episode_values") or [row["value"]]
+            cells[agent_of(row)].append([math.nan if v is None else float(v) for v in values])
+    means = [np.mean([np.nanmean(trial) for trial in trials]) for trials in cells.values()]
+    found = statistics.aggregate(list(cells.values()), lambda scores: scores.mean(axis=-1))
+    value = float(np.mean(means)) if means else math.nan
+    return Point(x, value, found.low, found.high)
+
+
+def _table(knob: str, rows: Sequence[Row]) -> Table:
+    curves = knob_curves(rows, knob)
+    measured = [row for row in _measured(rows) if set(knobs_of(row)) <= {knob}]
+    xs = sorted({point.x for curve in curves for point in curve.points})
+    lines = []
+    for curve in curves:
+        points = {point.x: point for point in curve.points}
+        labels = (
+            model.environment_name(curve.environment),
+            model.behavior_name(curve.behavior),
+            model.method_name(curve.method),
+            METRICS[curve.metric],
+        )
+        cells = tuple(_cell(points.get(x), curve.metric) for x in xs)
+        where = (curve.environment, curve.behavior, curve.method, curve.metric)
+        own = [row for row in measured if tuple(row[name] for name in _NAMES) == where]
+        command = command_of(own)
+        keys = (curve.behavior, curve.method, command, curve.environment)
+        lines.append(Line(labels, cells, *keys))
+    return Table(
+        name=knob.replace(".", "_"),
+        environment="",
+        title=TITLES[knob],
+        stubs=("Environment", "Data", "Method", "Number"),
+        columns=tuple(Column(f"{x:,}" if isinstance(x, int) else str(x)) for x in xs),
+        lines=tuple(lines),
+        notes=(
+            f"Columns: {KNOBS[knob]} (--config.{knob}). Means over the test agents that all "
+            "columns of a line have, with 95 % bootstrap intervals over trials or, of one trial, "
+            "episodes.",
+        ),
+    )
+
+
+def _cell(point: Point | None, metric: str) -> Cell:
+    if point is None or not math.isfinite(point.value):
+        return Cell()
+    write = model.error_text if metric == PREDICTION[0] else model.return_text
+    measured = Measure(metric, point.value, low=point.low, high=point.high)
+    pieces = [(write(point.value), "")]
+    if math.isfinite(point.low):
+        pieces.append((f"[{write(point.low)}, {write(point.high)}]", ""))
+    return Cell(tuple(pieces), measures=(measured,))
