@@ -85,6 +85,7 @@ def get_cadm(environment: str, variant: str) -> dict[str, Any]:
             "decays": (0.0, 0.0, 0.0),
             "context_decays": (0.0, 0.0),
             "normalize_context": True,
+            "skip": True,
             "variance_power": 0.5,
             "bound_weight": 1e-4,
         }
@@ -99,7 +100,7 @@ def get_cadm(environment: str, variant: str) -> dict[str, Any]:
     if variant != "paper" and environment == "half_cheetah":
         network |= {
             "features": (200, 200), "activation": "swish", "context_features": (128, 64),
-            "target": "auto",
+            "skip": False, "target": "auto",
         }  # fmt: skip
         train |= {"learning_rate": 3e-3}
     if variant == "smoke":

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.covariates import AgentTable
 from experiments.measure import agent_fields, episode_obs
 from experiments.progress import Display, Stage
 from experiments.records import Row, make_row
@@ -56,12 +57,17 @@ def control_ids(workdir: Workdir, world: World, method: Method) -> list[int]:
     Planning may be restricted to the agents that the paper prints, since a single episode of a
     hard environment takes minutes on a CPU.
     """
-    ids = list(world.agents.test_ids)
-    if not method.plans or workdir.config["evaluation"]["planning_agents"] == "all":
+    return agents_of_control(workdir.config, world.agents, method.plans)
+
+
+def agents_of_control(config: Mapping[str, Any], agents: AgentTable, plans: bool) -> list[int]:
+    """As `control_ids`, from a run's config alone."""
+    ids = list(agents.test_ids)
+    if not plans or config["evaluation"]["planning_agents"] == "all":
         return ids
-    about = {i: world.agents.covariates_of(i) for i in ids}
+    about = {i: agents.covariates_of(i) for i in ids}
     cell = {
-        i: paper.paper_value(2, world.env.spec.name, about[i], "any", "true_env", "return_mean")
+        i: paper.paper_value(2, agents.environment, about[i], "any", "true_env", "return_mean")
         for i in ids
     }
     return [i for i in ids if cell[i] is not None] or ids

@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from persim_jax.files import write_atomically
 
 __all__ = [
     "IDENTITY",
+    "CorruptRowWarning",
     "Row",
     "RowContext",
     "append_rows",
@@ -48,8 +50,12 @@ IDENTITY = (
 TRUE_ENV = "true_env"
 NO_BEHAVIOR = "any"
 """Behavior of rows that used no data."""
-# Training curves and single episodes are JSON lines too, but no results.
-_NOT_ROWS = frozenset({"metrics.jsonl", "episodes.jsonl"})
+# Training curves, single episodes and a sweep's index are JSON lines too, but no results.
+_NOT_ROWS = frozenset({"metrics.jsonl", "episodes.jsonl", "index.jsonl"})
+
+
+class CorruptRowWarning(UserWarning):
+    """A line of a file of rows is not a row; the others are used."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,13 +179,17 @@ def merge_rows(old: Iterable[Row], new: Sequence[Row]) -> list[Row]:
 
 
 def append_rows(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
-    """Adds rows to a file, replacing those measured before; all of them or, on a crash, none."""
+    """Adds rows to a file, replacing those measured before; all of them or, on a crash, none.
+
+    Lines that are no rows stay as they are, in front, where whoever mends them finds them.
+    """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(path.parent):
-        old = read_rows(path) if path.exists() else []
+        old, corrupt = _read(path) if path.exists() else ([], [])
         merged = merge_rows(old, [jsonable(row) for row in rows])
-        lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in merged)
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in merged]
+        lines = [line for line, _ in corrupt] + lines
         write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -211,9 +221,11 @@ def changing_rows(path: str | os.PathLike[str]) -> Iterator[list[Row]]:
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     """Reads the rows of a file, or of all `*.jsonl` under a folder, in a fixed order.
 
+    A line that is not a row is left out with a `CorruptRowWarning` that names file and line: what
+    a crash or an editor did to one number takes nothing from the others.
+
     Raises:
       FileNotFoundError: If there is no such file or folder.
-      ValueError: If a line is not a row; the message names file and line.
     """
     path = pathlib.Path(path)
     if path.is_dir():
@@ -221,20 +233,31 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
         return [row for file in files for row in read_rows(file)]
     if not path.exists():
         raise FileNotFoundError(f"no rows at {path}: give a .jsonl file or a folder of them")
-    lines = path.read_text(encoding="utf8").split("\n")
-    return [_parse(line, path, n) for n, line in enumerate(lines, start=1) if line.strip()]
+    rows, corrupt = _read(path)
+    for _, problem in corrupt:
+        warnings.warn(problem, CorruptRowWarning, stacklevel=2)
+    return rows
 
 
-def _parse(line: str, path: pathlib.Path, number: int) -> Row:
-    try:
-        row = json.loads(line, parse_constant=_refuse_constant)
-        _check(row)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}, line {number}, is not a result row: {error}. Mend or delete that line."
-        ) from error
-    checked: Row = row
-    return checked
+def _read(path: pathlib.Path) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The rows of a file, and its other lines, each with what is wrong with it."""
+    rows: list[Row] = []
+    corrupt: list[tuple[str, str]] = []
+    text = path.read_bytes().decode("utf8", errors="replace")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=_refuse_constant)
+            _check(row)
+            rows.append(row)
+        except ValueError as error:
+            problem = (
+                f"{path}, line {number}, is not a result row: {error}. The other lines are used; "
+                "mend or delete that one"
+            )
+            corrupt.append((line, problem))
+    return rows, corrupt
 
 
 def _check(row: Any) -> None:

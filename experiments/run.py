@@ -11,7 +11,6 @@ field of the config; configs/base.py has them all.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import sys
@@ -28,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments import families, settings
+from experiments.accelerators import set_up_jax as set_up_jax
 from experiments.method_stages import run_of
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
@@ -43,7 +43,6 @@ from persim_jax.methods.true_env import TRUE_ENV
 
 FLAGS = flags.FLAGS
 DEFAULT_METHODS = (PERSIM.name, TRUE_ENV.name)
-DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 def run(
@@ -53,6 +52,7 @@ def run(
     console: Console | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     planning: bool = True,
+    report: bool = True,
 ) -> Path:
     """Runs every stage that is not done yet.
 
@@ -64,6 +64,7 @@ def run(
       checkpoint_seconds: Least time between two checkpoints of training.
       planning: Whether methods that plan are run in the true environment, too; a later start may
         add that.
+      report: Whether to write the report; a sweep has one for all of its runs.
 
     Returns:
       Path of the report.
@@ -87,7 +88,7 @@ def run(
             dataset = make_dataset(where, world, display)
             for name in methods:
                 run_of(name)(name, where, world, dataset, display, checkpoint_seconds)
-            if not where.report_is_current():
+            if report and not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)
             if not display.num_stages:
@@ -140,26 +141,6 @@ def _rich_table(table: model.Table) -> Table:
             first = column.name if line is table.lines[0] else ""
             shown.add_row(first, line.labels[-1], ours, cell.paper or model.DASH)
     return shown
-
-
-def set_up_jax(deterministic: bool, compile_cache: str | None) -> None:
-    """Settings that JAX reads once, when it makes its first array: call this before.
-
-    Args:
-      deterministic: Let a GPU add up in a fixed order, unless XLA_FLAGS already says whether.
-      compile_cache: Folder in which compiled programs are kept for the next process, or None.
-    """
-    # scikit-learn's threads, which the report's t-SNE needs not, spin where cores are busy.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    # That there is no TPU is no news.
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    before = os.environ.get("XLA_FLAGS", "")
-    if deterministic and DETERMINISTIC not in before:
-        os.environ["XLA_FLAGS"] = f"{before} {DETERMINISTIC}=true".strip()
-    if compile_cache:
-        jax.config.update("jax_compilation_cache_dir", compile_cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

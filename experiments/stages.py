@@ -18,6 +18,7 @@ from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
 from experiments.records import make_row
 from experiments.settings import persim_config, stage_key
 from experiments.stamps import code_version, config_digest
+from experiments.store import shared_stage
 from experiments.throughput import measure_training
 from experiments.workdir import Workdir
 from persim_jax import bounds, collect
@@ -32,6 +33,11 @@ from persim_jax.methods import METHODS, Monitor
 from persim_jax.methods.persim import PERSIM
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.types import PyTree
+
+DATASET_FIELDS = (
+    "environment", "behavior", "seed", "trial", "backend", "matmul_precision", "agents",
+)  # fmt: skip
+"""What a dataset depends on; what is made of it depends on that, too."""
 
 
 class World(NamedTuple):
@@ -76,6 +82,7 @@ def make_world(config: Mapping[str, Any]) -> World:
     )
 
 
+@shared_stage("dataset", DATASET_FIELDS, {"any": ("collect_steps_per_second",)})
 def make_dataset(workdir: Workdir, world: World, display: Display) -> OfflineDataset:
     """One trajectory of each agent, from `dataset/` or collected now.
 
@@ -147,6 +154,12 @@ def dataset_info(world: World, behavior: str) -> DatasetInfo:
     )
 
 
+@shared_stage(
+    "simulators",
+    (*DATASET_FIELDS, "model", "train", "mesh"),
+    {PERSIM.name: ("train_seconds", "train_flops_per_second"), "any": ("matmul_flops_per_second",)},
+    files=("metrics.jsonl",),
+)
 def make_simulators(
     workdir: Workdir,
     world: World,

@@ -263,6 +263,32 @@ def _exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def waiting_for(path: str | Path, seconds: float | None = None) -> Iterator[Path]:
+    """A folder for this process alone, made if missing; waits while another one has it.
+
+    Args:
+      path: The folder.
+      seconds: How long to wait at most; None is for ever.
+
+    Raises:
+      ValueError: Another process still works in it.
+    """
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    end = None if seconds is None else time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(_exclusive(path))
+                break
+            except ValueError:
+                if end is not None and time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+        yield path
+
+
 def _log_to(path: Path) -> None:
     """Sends the log of this process to the run's `log.txt`."""
     _close_log()

@@ -16,7 +16,7 @@ from persim_jax.methods import METHODS
 from persim_jax.training import TrainConfig
 
 CONFIGS = sorted(p.stem for p in (Path(__file__).parents[1] / "configs").glob("*.py"))
-SECTIONS = {"__init__", "base", "baselines", "cadm", "morel"}
+SECTIONS = {"__init__", "base", "baselines", "cadm", "morel", "sweeps"}
 ENVIRONMENTS = [name for name in CONFIGS if name not in SECTIONS]
 CASES = [(name, variant) for name in ENVIRONMENTS for variant in ("", *VARIANTS)]
 ALL = tuple(METHODS)

@@ -7,13 +7,11 @@ from experiments.figures.animation import write_gif
 from experiments.figures.curves import plot_horizon_error, plot_learning_curves, plot_timings
 from experiments.figures.factors import plot_agent_factors
 from experiments.figures.filmstrip import plot_filmstrip, plot_side_by_side
-from experiments.figures.horizons import plot_horizons
 
 __all__ = [
     "plot_agent_factors",
     "plot_filmstrip",
     "plot_horizon_error",
-    "plot_horizons",
     "plot_learning_curves",
     "plot_side_by_side",
     "plot_timings",

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import records, stamps
-from experiments.records import RowContext, append_rows, make_row, read_rows
+from experiments.records import CorruptRowWarning, RowContext, append_rows, make_row, read_rows
 from tests.experiments import synthetic
 
 
@@ -95,28 +95,44 @@ def test_two_new_rows_of_one_identity_are_refused(tmp_path: pathlib.Path) -> Non
         ('{"environment": "cart', "line 2, is not a result row"),
         ("[1, 2]", "line 2, .*holds list instead of an object"),
         ('{"metric": "rmse_mean"}', "line 2, .*lacks environment, behavior"),
+        ('{"metric": "\x00', "line 2, is not a result row"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: pathlib.Path, line: str, message: str) -> None:
+def test_a_corrupt_line_is_named_and_the_rest_is_used(
+    tmp_path: pathlib.Path, line: str, message: str
+) -> None:
     path = tmp_path / "results" / "cart_pole" / "pure.jsonl"
     append_rows(path, [synthetic.row("rmse_mean", 1.0)])
     with path.open("a") as file:
         file.write(f"{line}\n")
-    with pytest.raises(ValueError, match=rf"pure\.jsonl, {message}"):
-        read_rows(tmp_path / "results")
+        file.write(json.dumps(synthetic.row("r2_mean", 2.0)) + "\n")
+    with pytest.warns(CorruptRowWarning, match=rf"pure\.jsonl, {message}"):
+        rows = read_rows(tmp_path / "results")
+    assert [row["value"] for row in rows] == [1.0, 2.0]
+
+
+def test_a_corrupt_line_stays_for_whoever_mends_it(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [synthetic.row("rmse_mean", 1.0)])
+    broken = path.read_text()[:60]
+    path.write_text(f"{path.read_text()}{broken}\n")
+    append_rows(path, [synthetic.row("rmse_mean", 3.0), synthetic.row("r2_mean", 2.0)])
+    assert path.read_text().splitlines()[0] == broken
+    with pytest.warns(CorruptRowWarning, match="line 1, is not"):
+        assert [row["value"] for row in read_rows(path)] == [3.0, 2.0]
 
 
 def test_not_a_number_and_text_are_no_values(tmp_path: pathlib.Path) -> None:
     row = synthetic.row("rmse_mean", 1.0)
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row).replace("1.0", "NaN") + "\n")
-    with pytest.raises(
-        ValueError, match=r"NaN is not valid JSON; a number that is missing is null"
+    with pytest.warns(
+        CorruptRowWarning, match=r"NaN is not valid JSON; a number that is missing is null"
     ):
-        read_rows(path)
+        assert read_rows(path) == []
     path.write_text(json.dumps(row | {"value": "low"}) + "\n")
-    with pytest.raises(ValueError, match="'low' is no number"):
-        read_rows(path)
+    with pytest.warns(CorruptRowWarning, match="'low' is no number"):
+        assert read_rows(path) == []
     with pytest.raises(FileNotFoundError, match="no rows at"):
         read_rows(tmp_path / "absent")
 

@@ -9,7 +9,7 @@ import pytest
 from experiments import figures
 from experiments.figures.filmstrip import OUTSIDE, PREDICTED_ALPHA
 from experiments.figures.gallery import draw_gallery
-from experiments.figures.horizons import errors_of
+from experiments.figures.horizons import errors_of, plot_horizons
 from persim_jax.evaluation import paper
 from tests.experiments import synthetic
 from tests.experiments.test_figures import check_file, polygons
@@ -56,7 +56,7 @@ def test_each_agent_has_a_panel_and_each_method_its_own_line(tmp_path: pathlib.P
     }
     agents = {"cart_pole": AGENTS, "mountain_car": [{"gravity": 0.001}]}
     path = tmp_path / "horizons.png"
-    figure = figures.plot_horizons(errors, agents, path)
+    figure = plot_horizons(errors, agents, path)
     check_file(path, figure)
     first, second, other = (axes for axes in figure.axes if axes.lines)
     for axes, index in ((first, 0), (second, 1)):
@@ -70,9 +70,9 @@ def test_each_agent_has_a_panel_and_each_method_its_own_line(tmp_path: pathlib.P
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["PerSim", "Pooled MLP"]
     with pytest.raises(ValueError, match=r"errors \(1, 4\) of pooled_mlp .* do not fit 2 agents"):
-        figures.plot_horizons(errors, agents | {"mountain_car": AGENTS}, path)
+        plot_horizons(errors, agents | {"mountain_car": AGENTS}, path)
     with pytest.raises(ValueError, match="there are no errors over the horizon"):
-        figures.plot_horizons({}, {}, path)
+        plot_horizons({}, {}, path)
 
 
 def horizon_row(values: list[Any], agent: int, method: str, **fields: Any) -> dict[str, Any]:

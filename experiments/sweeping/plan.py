@@ -1,0 +1,229 @@
+"""From a sweep's name to jobs with configs, digests and folders. No array is made here."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.sweeps import Job, Request
+from experiments.stamps import ROOT, jsonable
+from persim_jax.methods import METHODS, TRUE_ENV, parse_name
+
+FOLDER = "jobs"
+Overrides = Sequence[tuple[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A job of a sweep, ready to be run.
+
+    Attributes:
+      job: As the sweep yielded it, with the overrides of the command line.
+      variant: Of the config.
+      config: The config as plain JSON types.
+      key: Digest of config, methods, measures and launcher: what is done under it stays done.
+      folder: Name of its workdir in `jobs/`, the digest of the config at its end. Jobs that
+        measure different things with one config share it, and so all that it took to make.
+    """
+
+    job: Job
+    variant: str
+    config: Mapping[str, Any]
+    key: str
+    folder: str
+
+    @property
+    def trial(self) -> int:
+        """Number of the trial."""
+        return int(self.config["trial"])
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+        changes = [f"{f}={v}" for f, v in self.job.overrides if f not in ("behavior", "trial")]
+        about = [self.config["environment"], self.config["behavior"], f"trial {self.trial}"]
+        what = " and ".join(self.job.measures)
+        return f"{', '.join([*about, *changes])}: {what} of {', '.join(self.job.methods)}"
+
+    def only(self, methods: Sequence[str]) -> Planned:
+        """The same job, for some of its methods; key and folder stay."""
+        return dataclasses.replace(self, job=dataclasses.replace(self.job, methods=tuple(methods)))
+
+
+def make_request(variant: str, environments: Sequence[str], trials: Sequence[int]) -> Request:
+    """What a sweep function is asked for, with the methods that have landed."""
+    names = tuple(METHODS)
+    parsed = {name: parse_name(name) for name in names}
+    return Request(
+        variant=variant,
+        environments=tuple(environments),
+        trials=tuple(trials),
+        methods=names,
+        predictors=tuple(
+            name for name in names if METHODS[name].model is not None and name != TRUE_ENV.name
+        ),
+        simulating=tuple(name for name, about in parsed.items() if about and about.num_synthetic),
+    )
+
+
+def load_sweep(reference: str) -> Callable[[Request], Iterable[Job]]:
+    """A sweep from `path/to/file.py:NAME`.
+
+    Raises:
+      ValueError: The text has another form, there is no such file, or no such sweep in it; names
+        those that there are.
+    """
+    path, colon, name = reference.rpartition(":")
+    if not (path and colon and name):
+        raise ValueError(f"--sweep={reference} names no sweep: write configs/sweeps.py:table_1")
+    module = _load(path)
+    sweeps = {
+        key: value
+        for key, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__ and key[0] != "_"
+    }
+    if name not in sweeps:
+        near = difflib.get_close_matches(name, sweeps, n=1)
+        raise ValueError(
+            f"{path} has no sweep {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}: "
+            f"it has {', '.join(sweeps) or 'none'}"
+        )
+    found: Callable[[Request], Iterable[Job]] = sweeps[name]
+    return found
+
+
+def make_plan(
+    jobs: Iterable[Job], variant: str, overrides: Overrides = (), where: Path = ROOT
+) -> list[Planned]:
+    """The jobs with their configs.
+
+    Args:
+      jobs: Of a sweep.
+      variant: Of their configs.
+      overrides: Of the command line, after the jobs' own.
+      where: Folder that the paths of configs are relative to.
+
+    Raises:
+      ValueError: An override names no field or has the wrong type, or two jobs are the same; names
+        both.
+    """
+    plan: list[Planned] = []
+    for job in jobs:
+        full = dataclasses.replace(job, overrides=(*job.overrides, *overrides))
+        plan.append(_planned(full, variant, where))
+    _refuse_twins(plan)
+    return plan
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """A field and its value from `FIELD=VALUE`, the value as Python reads it, else as text.
+
+    Raises:
+      ValueError: There is no `=`.
+    """
+    field, equals, value = text.partition("=")
+    if not (field and equals):
+        raise ValueError(f"--override={text} sets nothing: write --override=model.rank=2")
+    try:
+        return field, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return field, value
+
+
+def build_config(job: Job, variant: str, where: Path = ROOT) -> dict[str, Any]:
+    """The job's config as plain JSON types.
+
+    Raises:
+      ValueError: There is no such file, variant or field, or a value has the wrong type.
+    """
+    config = _load(where / job.config).get_config(variant)
+    for field, value in job.overrides:
+        _set(config, field, value, job.config)
+    plain: dict[str, Any] = jsonable(config.to_dict())
+    return plain
+
+
+def digest_of(value: Any) -> str:
+    """Ten hexadecimal digits that name plain data."""
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def _planned(job: Job, variant: str, where: Path) -> Planned:
+    config = build_config(job, variant, where)
+    about = {
+        "config": config,
+        "methods": sorted(job.methods),
+        "measures": sorted(job.measures),
+        "launcher": job.launcher,
+    }
+    # The whole config and not only what names rows: a workdir belongs to one config.
+    folder = "-".join(
+        [config["environment"], config["behavior"], f"t{config['trial']}", digest_of(config)]
+    )
+    return Planned(job, variant, config, digest_of(about), folder)
+
+
+def _refuse_twins(plan: Sequence[Planned]) -> None:
+    seen: dict[str, tuple[int, Planned]] = {}
+    for number, planned in enumerate(plan, start=1):
+        if planned.key in seen:
+            first, twin = seen[planned.key]
+            raise ValueError(
+                f"jobs {first} ({twin.name}) and {number} ({planned.name}) of the sweep have the "
+                f"same digest, {planned.key}: they would measure the same numbers. Yield one of "
+                "them, or let them differ in config, methods, measures or launcher"
+            )
+        seen[planned.key] = (number, planned)
+
+
+def _set(config: ConfigDict, field: str, value: Any, source: str) -> None:
+    """Changes a field that is there to a value of its type."""
+    *sections, last = field.split(".")
+    tree: Any = config
+    for depth, name in enumerate([*sections, last]):
+        if not isinstance(tree, ConfigDict) or name not in tree:
+            inside = ".".join(field.split(".")[:depth])
+            known = ", ".join(sorted(tree)) if isinstance(tree, ConfigDict) else "no fields"
+            raise ValueError(
+                f"override {field}={value}: {source} has no field {field}; "
+                f"{f'config.{inside}' if inside else 'config'} has {known}"
+            )
+        if depth < len(sections):
+            tree = tree[name]
+    try:
+        tree[last] = tuple(value) if isinstance(value, list) else value
+    except TypeError as error:
+        raise ValueError(f"override {field}={value}: {error}") from error
+
+
+def _load(path: str | Path) -> ModuleType:
+    """A Python file as a module; one of the repository under its own name."""
+    full = Path(path).resolve()
+    if not full.is_file():
+        raise ValueError(f"there is no file {path}: use configs/sweeps.py, for example")
+    if full.is_relative_to(ROOT):
+        return importlib.import_module(".".join(full.relative_to(ROOT).with_suffix("").parts))
+    name = f"sweep_file_{digest_of(str(full))}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, full)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
