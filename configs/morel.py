@@ -17,10 +17,11 @@ GRID: dict[str, tuple[float, ...]] = {
 
 # Where nothing was chosen yet, the middle of the grid.
 _MIDDLE = {"pessimism_coef": 1.0, "num_iterations": 100}
+# Of -P by the mean return over the validation agents, random and pure_eps20 data. MountainCar: -103,
+# with coefficient 1 -205, with 3 nobody comes to the goal. CartPole: 187, and 182 with 0.5.
 _CHOSEN: dict[str, dict[str, dict[str, Any]]] = {
-    "mountain_car": {"p": _MIDDLE, "a": _MIDDLE},
-    # As far as measured; see the rows of `experiments.tune_morel`.
-    "cart_pole": {"p": {"pessimism_coef": 1.0, "num_iterations": 200}, "a": _MIDDLE},
+    "mountain_car": {"p": {"pessimism_coef": 0.5, "num_iterations": 100}, "a": _MIDDLE},
+    "cart_pole": {"p": {"pessimism_coef": 1.0, "num_iterations": 50}, "a": _MIDDLE},
     "half_cheetah": {"p": _MIDDLE, "a": _MIDDLE},
 }
 # Epochs and minibatches of the ensemble, by the number of transitions: 500 trajectories, or one.
@@ -38,7 +39,7 @@ def get_morel(environment: str, variant: str) -> dict[str, Any]:
       environment: Name in `envs.ENV_NAMES`.
       variant: As in `configs.base.get_base`.
     """
-    section = {"default": _default, "smoke": _smoke, "paper": _paper}[variant](environment)
+    section = {"smoke": _smoke, "paper": _paper}.get(variant, _default)(environment)
     section["distance"] = "raw"
     section["buffer_share"] = 0.0
     # Lanes side by side; -1 is one after the other on a CPU and all elsewhere.
