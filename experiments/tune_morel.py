@@ -73,6 +73,9 @@ def tune(
                 continue
             with display.stage(workdir, f"{name} {FIELD} {coefficient:g}", len(stops)) as stage:
                 found = _fitted_at(longest, world, dataset, name, stops)
+                if len(found) < len(stops):
+                    stage.note = f"no lane is left after {len(found)} of {len(stops)} stops: no row"
+                    continue
                 rows: list[Row] = []
                 for index, (count, fitted) in enumerate(zip(stops, found, strict=True)):
                     values = validation_returns(workdir, world, name, fitted, episodes)
@@ -89,7 +92,10 @@ def _fitted_at(
     name: str,
     stops: Sequence[int],
 ) -> list[morel.MorelPolicies]:
-    """What a method has learned after each of the numbers of iterations."""
+    """What a method has learned after each of the numbers of iterations, as far as it came.
+
+    Training stops early where every lane has left the finite numbers.
+    """
     agents = tuple(world.agents.row_of(agent_id) for agent_id in world.agents.validation_ids)
     own = families.method_settings(config, name, agents)
     epochs, states = own.config.train.num_epochs, []
