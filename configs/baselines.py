@@ -88,7 +88,7 @@ def _shared(environment: str, learner: str, smoke: bool) -> dict[str, Any]:
     """Fields of a learner that no grid searches; see `persim_jax.methods.offline.CONFIGS`."""
     if environment == "half_cheetah":
         # Half the width of the authors' networks and, of CQL's sampled actions, 4 instead of 10 of
-        # each kind: a sixth of the time of a step. A thousand steps of one agent need no more.
+        # each kind, so that two cores can run it.
         hidden = (16,) if smoke else (128, 128)
         more: dict[str, Any] = {"vae_hidden": hidden} if learner == "bcq" else {"num_samples": 4}
         return {"hidden": hidden} | more

@@ -8,14 +8,7 @@ from collections.abc import Sequence
 from experiments.records import Row
 from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
-from experiments.reporting.measures import (
-    BETTER,
-    LOWER_IS_BETTER,
-    SAME,
-    WORSE,
-    Measure,
-    measure,
-)
+from experiments.reporting.measures import LOWER_IS_BETTER, Measure, measure, sign_verdict
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
     ABLATIONS,
@@ -84,16 +77,13 @@ def _cell(sheet: Sheet, behavior: str, method: str, key: AgentKey, agent: str) -
 def against(rows: Sequence[Row], others: Sequence[Row]) -> str:
     """Returns whether rows are better than, level with or worse than others, paired by episode.
 
-    Both are rows of one metric and agent; unknown, which is empty, without pairs.
+    Both are rows of one metric and agent; unknown, which is empty, without an interval.
     """
     a, b, _ = paired_episodes(rows, others)
     found = aggregate.paired_difference(a, b)
-    if not math.isfinite(found.value):
-        return ""
-    above, below = (BETTER, WORSE)
     if rows[0]["metric"] in LOWER_IS_BETTER:
-        above, below = below, above
-    return above if found.low > 0 else below if found.high < 0 else SAME
+        found = aggregate.Estimate(-found.value, -found.high, -found.low)
+    return sign_verdict(found)
 
 
 def _interval(found: Measure, errors: bool) -> str:

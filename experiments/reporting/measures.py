@@ -67,6 +67,16 @@ def measure(rows: Sequence[Row], paper: PaperCell | None) -> Measure:
     return dataclasses.replace(made, verdict=verdict(made))
 
 
+def sign_verdict(difference: Estimate) -> str:
+    """Says whether a difference, better where it is above 0, is decided by its interval.
+
+    Unknown where there is no interval, such as of one episode.
+    """
+    if not math.isfinite(difference.low):
+        return UNKNOWN
+    return BETTER if difference.low > 0 else WORSE if difference.high < 0 else SAME
+
+
 def verdict(measured: Measure) -> str:
     """Says whether a measure is better than, the same as, or worse than the paper's number.
 

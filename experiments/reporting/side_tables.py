@@ -11,7 +11,7 @@ from typing import Any
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting import model
 from experiments.reporting.build import in_table_2
-from experiments.reporting.measures import BETTER, SAME, WORSE, Measure
+from experiments.reporting.measures import Measure, sign_verdict
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
     BEHAVIOR_ORDER,
@@ -84,7 +84,7 @@ def difference_cell(ours: Sequence[Row], others: Sequence[Row], agent: str) -> C
     found = aggregate.paired_difference(a, b)
     if not math.isfinite(found.value):
         return Cell(agent=agent)
-    verdict = BETTER if found.low > 0 else WORSE if found.high < 0 else SAME
+    verdict = sign_verdict(found)
     interval = model.interval_text(found.low, found.high)
     measured = Measure("return_difference", found.value, math.nan, found.low, found.high)
     measured = dataclasses.replace(

@@ -70,7 +70,8 @@ def difference_sentences(table: Table) -> list[str]:
         count.update(m.verdict for cell in line.cells for m in cell.measures)
     return [
         f"{model.environment_name(table.environment)}, return against {model.method_name(method)}: "
-        f"ahead in {count[BETTER]}, level in {count[SAME]}, behind in {count[WORSE]} cells."
+        f"ahead in {count[BETTER]}, level in {count[SAME]}, behind in {count[WORSE]} cells"
+        + (f"; {count['']} of a single episode decide nothing." if count[""] else ".")
         for method, count in counts.items()
         if count
     ]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.reporting import model
-from experiments.reporting.measures import Measure, measure, reached, verdict
+from experiments.reporting.measures import Measure, measure, reached, sign_verdict, verdict
+from persim_jax.evaluation import aggregate
 from persim_jax.evaluation.paper import PaperCell
 from tests.experiments.synthetic import returns, row
 
@@ -74,6 +75,13 @@ def test_a_median_has_the_interval_of_a_median() -> None:
 def test_intervals_decide_about_errors(error: Measure, expected: str) -> None:
     cell = PaperCell(0.1, None, 2, "0.10")
     assert verdict(dataclasses.replace(error, paper=cell)) == expected
+
+
+def test_a_difference_of_a_single_episode_decides_nothing() -> None:
+    assert sign_verdict(aggregate.paired_difference([9.0], [1.0])) == ""
+    assert sign_verdict(aggregate.paired_difference([9.0, 9.0], [1.0, 1.0])) == "better"
+    assert sign_verdict(aggregate.paired_difference([1.0, 1.0], [9.0, 9.0])) == "worse"
+    assert sign_verdict(aggregate.paired_difference([1.0, 9.0], [9.0, 1.0])) == "same"
 
 
 def test_the_spread_over_trials_decides_where_it_is_wider() -> None:

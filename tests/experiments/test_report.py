@@ -202,7 +202,7 @@ def test_the_page_of_kept_results(tmp_path: pathlib.Path) -> None:
     assert "Report: Kept results" in page.text
     assert "Done: 3 of 2650 cells of the paper's tables, all trials (0 %)." in page.text
     # The figures of the documents, as rows hold no arrays.
-    assert [str(image["alt"])[:13] for image in page.images] == ["Scatter plots", "Animation of "]
+    assert [str(image["alt"])[:13] for image in page.images] == ["Scatter plots", "Drawing of tr"]
     assert not any(link.startswith("http") for link in page.links)
 
 
