@@ -14,7 +14,7 @@ from persim_jax.data.windows import Windows, windows_of
 from persim_jax.methods.model_based import ModelSettings, Recipe
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.cadm import CadmConfig, cadm_model
-from persim_jax.models.gaussian import BOUND_WEIGHT
+from persim_jax.models.cadm_network import CadmChoices
 from persim_jax.optimization import steps_per_epoch
 from persim_jax.training import TrainConfig
 from persim_jax.types import Spec
@@ -22,35 +22,17 @@ from persim_jax.types import Spec
 VANILLA, PETS = "cadm_vanilla", "cadm_pets"
 
 
-@dataclasses.dataclass(frozen=True)
-class CadmSettings:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CadmSettings(CadmChoices):
     """Settings of CaDM that do not follow from the data; hashable.
 
     Attributes:
       num_steps: Gradient steps of each member; rounded up to whole epochs, see `TrainConfig`.
       test_particles: Particles of each noisy member in the prediction test; planning has one.
-      features: See `CadmConfig`, as for all that follow.
     """
 
     num_steps: int = 10_000
     test_particles: int = 4
-    features: tuple[int, ...] = (200,) * 4
-    activation: str = "swish"
-    skip: bool = False
-    context_features: tuple[int, ...] = (256, 128, 64)
-    context_size: int = 10
-    history_length: int = 10
-    future_length: int = 10
-    back_weight: float = 0.5
-    variance_power: float = 0.0
-    bound_weight: float = BOUND_WEIGHT
-    decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)
-    context_decays: tuple[float, ...] = (2.5e-5, 5e-5, 7.5e-5)
-    normalize_context: bool = False
-    angles: tuple[int, ...] = ()
-    unseen: tuple[int, ...] = ()
-    absolute: tuple[int, ...] = ()
-    target: str = "delta"
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later."""
@@ -65,8 +47,7 @@ def cadm_config(info: DatasetInfo | Spec, settings: CadmSettings, **fields: Any)
     Raises:
       ValueError: A field has a value that it must not have.
     """
-    own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
-    del own["num_steps"], own["test_particles"]
+    own = {field.name: getattr(settings, field.name) for field in dataclasses.fields(CadmChoices)}
     return CadmConfig(
         obs_size=info.obs_size,
         action_size=info.action_size,

@@ -21,17 +21,11 @@ from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
 
 
-@dataclasses.dataclass(frozen=True)
-class CadmConfig:
-    """Sizes and choices of CaDM; hashable.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CadmChoices:
+    """Choices of CaDM that do not follow from the data; hashable.
 
     Attributes:
-      obs_size: D.
-      action_size: Number of discrete actions, or width A of a continuous one.
-      discrete: Whether actions are integers, which the networks see as one-hot vectors.
-      ensemble_size: M.
-      noisy: Whether the forward network predicts a variance, as in PE-TS.
-      particles: P, paths of each member in a rollout.
       features: Widths of the hidden layers of the forward and of the backward network.
       activation: Of these: "relu", "swish" or "tanh".
       skip: Whether these networks' heads see the inputs beside the hidden features, which the
@@ -56,12 +50,6 @@ class CadmConfig:
         over, see `persim_jax.models.ensemble.ABSOLUTE_RATIO`.
     """
 
-    obs_size: int
-    action_size: int
-    discrete: bool
-    ensemble_size: int = 1
-    noisy: bool = False
-    particles: int = 1
     features: tuple[int, ...] = (200,) * 4
     activation: str = "swish"
     skip: bool = False
@@ -79,6 +67,27 @@ class CadmConfig:
     unseen: tuple[int, ...] = ()
     absolute: tuple[int, ...] = ()
     target: str = "delta"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CadmConfig(CadmChoices):
+    """Sizes and choices of CaDM; hashable.
+
+    Attributes:
+      obs_size: D.
+      action_size: Number of discrete actions, or width A of a continuous one.
+      discrete: Whether actions are integers, which the networks see as one-hot vectors.
+      ensemble_size: M.
+      noisy: Whether the forward network predicts a variance, as in PE-TS.
+      particles: P, paths of each member in a rollout.
+    """
+
+    obs_size: int
+    action_size: int
+    discrete: bool
+    ensemble_size: int = 1
+    noisy: bool = False
+    particles: int = 1
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
