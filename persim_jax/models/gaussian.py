@@ -13,6 +13,8 @@ from persim_jax.networks import MLP
 
 MAX_LOG_VAR, MIN_LOG_VAR = 0.5, -10.0
 """Where the learned bounds of a log-variance start."""
+CLAMP_REACH = 40.0
+"""Raw log-variances further from 0 than this are at a bound."""
 BOUND_WEIGHT = 0.01
 """Of the distance of the bounds in the authors' loss."""
 
@@ -79,15 +81,17 @@ class GaussianMLP(nn.Module):
 
 
 def soft_clamp(log_var: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-    """Brings `[..., D]` between the bounds `[D]` with a gradient everywhere.
+    """Brings `[..., D]` between the bounds `[D]`, with a gradient within `CLAMP_REACH`.
 
-    First y = high - softplus(high - x), then low + softplus(y - low); where low << high the result
-    lies between them, but for less than softplus(low - high).
+    log(exp(low) + 1 / (exp(-high) + exp(-log_var))), which is the authors' two softplus, first
+    against the upper and then against the lower bound, in one formula that costs half. Where
+    low << high the result lies between them, but for less than softplus(low - high).
     """
     shape = (1,) * (log_var.ndim - 1) + (-1,)
     low, high = low.reshape(shape), high.reshape(shape)
-    below = high - jax.nn.softplus(high - log_var)
-    return low + jax.nn.softplus(below - low)
+    # Beyond it exponentials overflow, and the gradient has long vanished.
+    log_var = jnp.clip(log_var, -CLAMP_REACH, CLAMP_REACH)
+    return jnp.log(jnp.exp(low) + 1.0 / (jnp.exp(-high) + jnp.exp(-log_var)))
 
 
 def surprise(prediction: Gaussian, target: jax.Array, power: float = 0.0) -> jax.Array:

@@ -114,25 +114,25 @@ def plan(
     """
     chunk = config.resolved_chunk()
 
-    def score_chunk(keys: jax.Array, actions: jax.Array) -> jax.Array:
+    def score_chunk(key: jax.Array, actions: jax.Array) -> jax.Array:
         encoded = model.encode_actions(bound, actions)
 
-        def score(key: jax.Array, actions: jax.Array, encoded: PyTree) -> jax.Array:
+        def score(actions: jax.Array, encoded: PyTree) -> jax.Array:
             options = (config.bonus_weight, config.propagate, config.risk, config.risk_level)
             return candidate_score(key, model, bound, task, obs, actions, encoded, *options)
 
-        return jax.vmap(score)(keys, actions, encoded)
+        return jax.vmap(score)(actions, encoded)
 
     def one_round(state: PyTree, key: jax.Array) -> tuple[PyTree, None]:
+        # A noisy model meets all candidates of a round with the same noise (common random numbers):
+        # what differs between scores is the actions, and noise is drawn once, not K times.
         key_sample, key_model = jax.random.split(key)
         actions, state = sampler.sample(key_sample, state)
-        keys = jax.random.split(key_model, actions.shape[0])
         if chunk:
             chunks = actions.reshape(-1, chunk, *actions.shape[1:])
-            keys = keys.reshape(-1, chunk)
-            scores = lax.map(lambda xs: score_chunk(*xs), (keys, chunks)).reshape(-1)
+            scores = lax.map(lambda xs: score_chunk(key_model, xs), chunks).reshape(-1)
         else:
-            scores = score_chunk(keys, actions)
+            scores = score_chunk(key_model, actions)
         return sampler.update(state, actions, scores), None
 
     keys = jax.random.split(key, sampler.num_rounds)

@@ -66,6 +66,16 @@ def test_the_clamp_keeps_within_its_bounds_and_has_a_slope_everywhere():
     assert slope(jnp.float32(4.0)) > 0.01
 
 
+@pytest.mark.parametrize("raw", [-1e4, -90.0, 90.0, 1e4])
+def test_the_clamp_and_its_slopes_stay_finite_far_outside(raw):
+    low, high = jnp.float32([-10.0]), jnp.float32([0.5])
+    clamp = lambda raw, low, high: gaussian.soft_clamp(raw[None], low, high)[0]  # noqa: E731
+    value, slopes = jax.value_and_grad(clamp, (0, 1, 2))(jnp.float32(raw), low, high)
+    assert value == pytest.approx(-10.0 if raw < 0 else 0.5, abs=1e-3)
+    assert slopes[0] == pytest.approx(0.0, abs=1e-6)
+    assert slopes[1 if raw < 0 else 2] == pytest.approx(1.0, abs=1e-3)
+
+
 def test_the_surprise_is_the_density_up_to_constants():
     rng = np.random.default_rng(0)
     mean, log_var, target = rng.normal(size=(3, 4, 2))

@@ -87,6 +87,22 @@ def test_scores_are_means_over_members_each_alone():
     np.testing.assert_allclose(together, np.mean(alone, axis=0), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk_size", [0, 8])
+def test_candidates_of_a_round_meet_the_same_noise(chunk_size, key):
+    # The line is linear in its noise: common noise moves all scores by one number.
+    obs, bound = jnp.asarray([-50.0, 0.0]), jnp.asarray(GAINS)
+    config = config_of(chunk_size=chunk_size)
+    _, clean = exhaustive(gains_model(3, 2), LINE, config, bound, obs)
+    _, noisy = exhaustive(gains_model(3, 2, noise=0.7), LINE, config, bound, obs, key)
+    _, other = exhaustive(
+        gains_model(3, 2, noise=0.7), LINE, config, bound, obs, jax.random.key(8)
+    )
+    moved = np.asarray(noisy - clean)
+    np.testing.assert_allclose(moved, np.full_like(moved, moved[0]), atol=1e-3)
+    assert abs(moved[0]) > 0.01
+    assert not np.allclose(noisy, other, atol=0.01)
+
+
 @functools.cache
 def tug_of_war():
     """Two members are pulled apart; the square of the distance pays, a push costs 1.5.
