@@ -94,9 +94,7 @@ def test_candidates_of_a_round_meet_the_same_noise(chunk_size, key):
     config = config_of(chunk_size=chunk_size)
     _, clean = exhaustive(gains_model(3, 2), LINE, config, bound, obs)
     _, noisy = exhaustive(gains_model(3, 2, noise=0.7), LINE, config, bound, obs, key)
-    _, other = exhaustive(
-        gains_model(3, 2, noise=0.7), LINE, config, bound, obs, jax.random.key(8)
-    )
+    _, other = exhaustive(gains_model(3, 2, noise=0.7), LINE, config, bound, obs, jax.random.key(8))
     moved = np.asarray(noisy - clean)
     np.testing.assert_allclose(moved, np.full_like(moved, moved[0]), atol=1e-3)
     assert abs(moved[0]) > 0.01
