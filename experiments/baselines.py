@@ -13,16 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.baseline_settings import offline_settings
-from experiments.control import control_ids, measure_returns
 from experiments.policies import greedy_act
-from experiments.progress import CHECKPOINT_SECONDS, Display, Stage
+from experiments.progress import Display, Stage
 from experiments.records import make_row
 from experiments.settings import stage_key
-from experiments.stages import World, make_simulators
+from experiments.stages import Run, World, make_simulators
 from experiments.workdir import LOG, Workdir
 from persim_jax import checkpoints
 from persim_jax.collect import BEHAVIORS
-from persim_jax.data.dataset import OfflineDataset
 from persim_jax.learners.offline import OfflineState
 from persim_jax.methods import Monitor, find_method, parse_name
 from persim_jax.methods.offline import OfflinePolicies
@@ -32,42 +30,18 @@ from persim_jax.types import Trajectory
 FOLDER = "offline"
 
 
-def run_baseline(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> None:
-    """Fits an offline baseline and adds the rows of what it earns, unless all of them are there."""
-    method = find_method(name)
-    ids = control_ids(workdir, world, method)
-    if all(workdir.has(name, "return_mean", agent_id) for agent_id in ids):
-        return
-    fitted = fit_baseline(name, workdir, world, dataset, display, checkpoint_seconds)
-    lost = lost_agents(name, workdir, world, fitted, display)
-    measure_returns(workdir, world, method, fitted, display, lost)
-
-
-def fit_baseline(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> OfflinePolicies:
+def fit_baseline(name: str, run: Run) -> OfflinePolicies:
     """An offline baseline fitted to the test agents of a run, from its last checkpoint on.
 
     Raises:
       CorruptCheckpointError: The last checkpoint was cut short or altered.
       ValueError: The dataset has no rewards or is not valid.
     """
+    workdir, world, display = run.workdir, run.world, run.display
     settings = offline_settings(workdir.config, name)._replace(agents=tuple(world.test_rows()))
     about = parse_name(name)
     if about is not None and about.num_synthetic:
-        simulators = make_simulators(workdir, world, dataset, display, checkpoint_seconds)
+        simulators = make_simulators(*run)
         with display.stage(workdir, f"synthetic {name}") as stage:
             agents = world.test_rows()
             found = synthetic_of(workdir, world, simulators, about.num_synthetic, agents)
@@ -77,12 +51,12 @@ def fit_baseline(
     goes_on = checkpoints.latest_step(folder) is not None
     with (
         display.stage(workdir, f"fit {name}", total, goes_on) as stage,
-        monitored(folder, total, stage, checkpoint_seconds) as monitor,
+        monitored(folder, total, stage, run.checkpoint_seconds) as monitor,
     ):
         key = stage_key(workdir.config, "offline")
         method = find_method(name)
         fitted: OfflinePolicies = method.fit(
-            key, dataset, world.env, world.env_params, settings, monitor
+            key, run.dataset, world.env, world.env_params, settings, monitor
         )
         seconds, lanes = stage.watch.seconds, len(fitted.agents)
         context = workdir.context_of(name)

@@ -1,42 +1,20 @@
-"""The stage that fits a model-based method of a run, and what it measures."""
+"""The stage that fits a model-based method of a run, with checkpoints."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.arrays import read_predictions, write_predictions
-from experiments.control import measure_returns
-from experiments.explain import measure_growth
 from experiments.families import method_settings
-from experiments.measure import measure_prediction
-from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
+from experiments.progress import monitored_training
 from experiments.records import make_row
 from experiments.settings import stage_key
-from experiments.stages import World
+from experiments.stages import Run
 from experiments.workdir import Workdir
 from persim_jax import checkpoints
-from persim_jax.data.dataset import OfflineDataset
 from persim_jax.methods import MODEL_BASED, find_method
 from persim_jax.methods.model_based import FittedModel, parameter_count, untrained
 
 FOLDER = "models"
-
-
-def run_model(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> None:
-    """Fits the model of a method, tests its predictions and plans in it, as far as not done yet."""
-    method = find_method(name)
-    fitted = fit_model(name, workdir, world, dataset, display, checkpoint_seconds)
-    measure_prediction(workdir, world, method, fitted, display)
-    write_predictions(workdir, world, method, fitted)
-    measure_growth(workdir, world, name, read_predictions(workdir, name))
-    measure_returns(workdir, world, method, fitted, display)
 
 
 def model_folder(workdir: Workdir, name: str) -> Path:
@@ -44,14 +22,7 @@ def model_folder(workdir: Workdir, name: str) -> Path:
     return workdir.path / FOLDER / name
 
 
-def fit_model(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> FittedModel:
+def fit_model(name: str, run: Run) -> FittedModel:
     """The model of a method, from its folder or trained now, from the last checkpoint on.
 
     Raises:
@@ -59,6 +30,7 @@ def fit_model(
       ValueError: The dataset is not valid; says which agent and step.
       DivergedError: A member's loss is no longer finite.
     """
+    workdir, world, dataset = run.workdir, run.world, run.dataset
     recipe, folder = MODEL_BASED[name], model_folder(workdir, name)
     settings = method_settings(workdir.config, name, tuple(world.test_rows()))
     train, weights = recipe.train(dataset, settings), folder / "weights"
@@ -67,8 +39,8 @@ def fit_model(
         return empty.replace(params=checkpoints.restore(weights, stored, empty.params))
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        display.stage(workdir, f"fit {name}", train.num_rounds) as stage,
-        monitored_training(folder, train, stage, checkpoint_seconds) as monitor,
+        run.display.stage(workdir, f"fit {name}", train.num_rounds) as stage,
+        monitored_training(folder, train, stage, run.checkpoint_seconds) as monitor,
     ):
         key = stage_key(workdir.config, "fit")
         fitted: FittedModel = find_method(name).fit(

@@ -8,53 +8,27 @@ import jax
 import numpy as np
 
 from experiments.baselines import FOLDER, monitored
-from experiments.control import control_ids, measure_returns
 from experiments.families import method_settings
 from experiments.measure import agent_fields
-from experiments.progress import CHECKPOINT_SECONDS, Display
+from experiments.progress import Display
 from experiments.records import Row, make_row
 from experiments.settings import stage_key
-from experiments.stages import World
+from experiments.stages import Run, World
 from experiments.workdir import LOG, Workdir
 from persim_jax import checkpoints
-from persim_jax.data.dataset import OfflineDataset
 from persim_jax.methods import find_method
 from persim_jax.methods.morel import POOLED, MorelPolicies, MorelSettings
 from persim_jax.methods.morel_records import GOOD, MorelConfig, MorelState
 
 
-def run_morel(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> None:
-    """Fits MOReL and adds the rows of what its policies earn, unless all of them are there."""
-    method = find_method(name)
-    ids = control_ids(workdir, world, method)
-    if all(workdir.has(name, "return_mean", agent_id) for agent_id in ids):
-        return
-    fitted = fit_morel(name, workdir, world, dataset, display, checkpoint_seconds)
-    lost = told_agents(name, workdir, world, fitted, display)
-    measure_returns(workdir, world, method, fitted, display, lost)
-
-
-def fit_morel(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> MorelPolicies:
+def fit_morel(name: str, run: Run) -> MorelPolicies:
     """MOReL fitted to the test agents of a run, from its last checkpoint on.
 
     Raises:
       CorruptCheckpointError: The last checkpoint was cut short or altered.
       ValueError: The dataset is not valid.
     """
+    workdir, world = run.workdir, run.world
     settings: MorelSettings = method_settings(workdir.config, name, tuple(world.test_rows()))
     config, folder = settings.config, workdir.path / FOLDER / name
     goes_on = checkpoints.latest_step(folder) is not None
@@ -63,12 +37,12 @@ def fit_morel(
         return progress_note(config, state, losses)
 
     with (
-        display.stage(workdir, f"fit {name}", config.num_steps, goes_on) as stage,
-        monitored(folder, config.num_steps, stage, checkpoint_seconds, note) as monitor,
+        run.display.stage(workdir, f"fit {name}", config.num_steps, goes_on) as stage,
+        monitored(folder, config.num_steps, stage, run.checkpoint_seconds, note) as monitor,
     ):
         key = stage_key(workdir.config, "offline")
         fitted: MorelPolicies = find_method(name).fit(
-            key, dataset, world.env, world.env_params, settings, monitor
+            key, run.dataset, world.env, world.env_params, settings, monitor
         )
         seconds = stage.watch.seconds
         row = make_row(

@@ -35,7 +35,7 @@ from experiments.report import build_report
 from experiments.reporting import build, model
 from experiments.reporting.ablations import ablation_tables
 from experiments.reporting.render import MARKS
-from experiments.stages import make_dataset, make_world
+from experiments.stages import Run, make_dataset, make_world
 from experiments.workdir import Workdir, opened
 from persim_jax.methods import METHODS
 from persim_jax.methods.persim import PERSIM
@@ -86,8 +86,9 @@ def run(
             where.planning = planning
             _announce(where, display)
             dataset = make_dataset(where, world, display)
+            found = Run(where, world, dataset, display, checkpoint_seconds)
             for name in methods:
-                run_of(name)(name, where, world, dataset, display, checkpoint_seconds)
+                run_of(name)(name, found)
             if report and not where.report_is_current():
                 with display.stage(where, "report"):
                     build_report(where.path)

@@ -29,7 +29,6 @@ from persim_jax.data.storage import (
     load_provenance,
     save_dataset,
 )
-from persim_jax.methods import METHODS, Monitor
 from persim_jax.methods.persim import PERSIM
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.types import PyTree
@@ -80,6 +79,24 @@ def make_world(config: Mapping[str, Any]) -> World:
         policies=policies,
         pure_params=jax.tree.map(lambda leaf: jnp.asarray(leaf)[own], policies.pure),
     )
+
+
+class Run(NamedTuple):
+    """What every stage of a method works with; its fields are `make_simulators`'s arguments.
+
+    Attributes:
+      workdir: Where the stage keeps what it makes, and the rows.
+      world: Environment, agents and policies.
+      dataset: One trajectory of each agent.
+      display: Shows progress.
+      checkpoint_seconds: Least time between two checkpoints of training.
+    """
+
+    workdir: Workdir
+    world: World
+    dataset: OfflineDataset
+    display: Display
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
 
 @shared_stage("dataset", DATASET_FIELDS, {"any": ("collect_steps_per_second",)})
@@ -199,19 +216,3 @@ def make_simulators(
         stage.watch.lap()
         fitted.save(folder)
     return fitted
-
-
-def fit_method(
-    name: str,
-    workdir: Workdir,
-    world: World,
-    dataset: OfflineDataset,
-    display: Display,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> PyTree:
-    """A method, fitted."""
-    if name == PERSIM.name:
-        return make_simulators(workdir, world, dataset, display, checkpoint_seconds)
-    method = METHODS[name]
-    key = stage_key(workdir.config, "fit")
-    return method.fit(key, dataset, world.env, world.env_params, None, Monitor())

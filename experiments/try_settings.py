@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +34,7 @@ from experiments.measure import agent_fields, episode_obs, episode_scores, open_
 from experiments.model_methods import fit_model
 from experiments.progress import Display
 from experiments.records import Row, make_row
-from experiments.stages import World, make_dataset, make_simulators, make_world
+from experiments.stages import Run, World, make_dataset, make_simulators, make_world
 from experiments.workdir import Workdir, opened
 from persim_jax.evaluation.returns import evaluate_returns
 from persim_jax.methods import MODEL_BASED, find_method
@@ -90,9 +89,10 @@ def try_settings(
     ):
         world = make_world(config)
         with opened(workdir, config) as where:
-            dataset = make_dataset(where, world, display)
-            fit = make_simulators if method == PERSIM.name else partial(fit_model, method)
-            found = Tried(find_method(method), fit(where, world, dataset, display))
+            given = Run(where, world, make_dataset(where, world, display), display)
+            persim = method == PERSIM.name
+            fitted = make_simulators(*given) if persim else fit_model(method, given)
+            found = Tried(find_method(method), fitted)
             ids = world.agents.validation_ids
             with display.stage(where, "validation agents", len(ids)) as stage:
                 for done, agent_id in enumerate(ids, 1):

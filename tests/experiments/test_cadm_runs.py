@@ -12,7 +12,7 @@ from experiments.baseline_settings import method_digest
 from experiments.families import method_settings
 from experiments.model_methods import fit_model
 from experiments.run import run
-from experiments.stages import make_world
+from experiments.stages import Run, make_world
 from experiments.workdir import Workdir
 from persim_jax.methods.cadm import PETS, VANILLA
 from tests.experiments.jobs import dataset_of, quiet_display, tiny
@@ -68,7 +68,7 @@ def test_a_training_that_is_killed_ends_as_an_unbroken_one(tmp_path, monkeypatch
 
     def start(name):
         where = Workdir(tmp_path / name, CONFIG)
-        return fit_model(PETS, where, world, dataset_of(world, 30), quiet_display(), 0.0)
+        return fit_model(PETS, Run(where, world, dataset_of(world, 30), quiet_display(), 0.0))
 
     whole = start("whole")
     save, saves = model_methods.checkpoints.save, []

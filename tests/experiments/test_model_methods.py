@@ -17,7 +17,7 @@ from experiments.method_stages import run_of
 from experiments.model_methods import fit_model, model_folder
 from experiments.records import read_rows
 from experiments.run import run
-from experiments.stages import make_dataset, make_world
+from experiments.stages import Run, make_dataset, make_world
 from persim_jax.methods import METHODS
 from tests.experiments.jobs import arrays_of, quiet_display, rows_of, tiny
 from tests.experiments.test_baselines import changed
@@ -166,7 +166,7 @@ def test_stored_weights_are_read_and_not_trained_again(whole, monkeypatch):
     where, world = workdir.Workdir(whole[0], CONFIG), make_world(CONFIG)
     dataset = make_dataset(where, world, quiet_display())
     monkeypatch.setattr(model_methods, "monitored_training", None)
-    fitted = fit_model("per_agent_mlp", where, world, dataset, quiet_display())
+    fitted = fit_model("per_agent_mlp", Run(where, world, dataset, quiet_display()))
     leaf = jax.tree.leaves(fitted.params.weights)[0]
     assert leaf.shape[:2] == (CONFIG["model"]["ensemble_size"], len(world.agents.test_ids))
     assert model_folder(where, "per_agent_mlp") == whole[0] / "models" / "per_agent_mlp"

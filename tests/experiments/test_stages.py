@@ -12,7 +12,7 @@ import pytest
 import envs
 from envs import covariates
 from experiments import stages
-from experiments.stages import fit_method, make_dataset, make_simulators, make_world
+from experiments.stages import make_dataset, make_simulators, make_world
 from experiments.workdir import Workdir
 from persim_jax import checkpoints
 from persim_jax.checkpoints import CorruptCheckpointError
@@ -23,7 +23,6 @@ from persim_jax.training import DivergedError
 from tests.experiments.jobs import (
     assert_same_arrays,
     curve_of,
-    dataset_of,
     made_once,
     quiet_display,
     rows_of,
@@ -280,11 +279,3 @@ def test_training_that_diverges_says_which_member_and_when(tmp_path):
     assert {row["metric"] for row in Workdir(tmp_path, config).rows()} == {
         "collect_steps_per_second"
     }
-
-
-def test_methods_other_than_persim_are_fitted_by_name(tmp_path, world):
-    config = tiny(world.env.spec.name)
-    where = Workdir(tmp_path, config)
-    fitted = fit_method("true_env", where, world, dataset_of(world), quiet_display())
-    assert fitted.env is world.env
-    assert where.rows() == []
