@@ -113,7 +113,11 @@ class View:
         return ", ".join(parts)
 
     def end(self, folder: Path) -> None:
-        """Says what failed, with the last lines of what it printed."""
+        """Says what jobs took against what was expected, and what failed with its last lines."""
+        if self._expected:
+            ratio = self._spent / (self._expected * self._factor)
+            took = seconds_text(self._spent)
+            self.say(f"jobs took {took}, {ratio:.2f} times what was expected")
         for planned, outcome in self._failed[:SHOWN_FAILURES]:
             workdir = folder / FOLDER / planned.folder
             self.say(f"\nFAILED {planned.name}\n  {outcome.error}\n  in {workdir}")

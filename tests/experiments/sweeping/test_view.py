@@ -88,6 +88,17 @@ def test_at_the_end_failed_jobs_show_the_last_lines_of_their_output(tmp_path):
     assert [planned for planned, _ in view.failed] == [ONE, TWO]
 
 
+def test_at_the_end_the_time_stands_against_what_was_expected_at_the_start(tmp_path):
+    console = quiet()
+    view = view_of(console, factor=2.0)
+    view.ended(ONE, done(ONE, 150.0))
+    view.ended(TWO, done(TWO, 90.0))
+    view.ended(THREE, Outcome(THREE.key, FAILED, 9.0, error="OSError: full"))
+    view.end(tmp_path)
+    # 240 of 2 (100 + 50); a failed job says nothing about cost.
+    assert "\njobs took 4 min, 0.80 times what was expected\n" in text_of(console)
+
+
 def test_output_that_is_missing_or_no_text_is_no_error(tmp_path):
     assert last_lines(tmp_path / "none") == []
     (tmp_path / "x").write_bytes(b"\xff\nok")
