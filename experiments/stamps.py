@@ -21,6 +21,13 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "persim_jax")
 # Accepted results and prose change no number: they must not make the next run "dirty".
 _PROSE = (":(exclude)results", ":(exclude)docs", ":(exclude)*.md", ":(exclude)*.ipynb")
 
+LATER_FIELDS: dict[str, Any] = {}
+"""Options that came after rows were kept, dotted, with the value under which all is as it was.
+
+An option with this value is in no digest, so that the rows from before it still count. Whoever adds
+one to a config adds it here, too; what is here stays for ever.
+"""
+
 
 def jsonable(value: Any) -> Any:
     """Returns a value as plain JSON types: arrays as lists, numbers that are not finite as None.
@@ -59,9 +66,27 @@ def config_digest(
         carry their number in the row. What the baselines are trained with is in the digests of
         their own rows; see `experiments.baseline_settings.method_digest`.
     """
-    kept = {key: value for key, value in config.items() if key not in exclude}
+    kept = without_later({key: value for key, value in config.items() if key not in exclude})
     text = json.dumps(jsonable(kept), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def without_later(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without those of `LATER_FIELDS` that change nothing."""
+    kept = dict(config)
+    for field, neutral in LATER_FIELDS.items():
+        kept = _without(kept, field.split("."), jsonable(neutral))
+    return kept
+
+
+def _without(config: Mapping[str, Any], path: list[str], neutral: Any) -> dict[str, Any]:
+    name, *rest = path
+    inner = config.get(name)
+    if rest and isinstance(inner, Mapping):
+        return {**config, name: _without(inner, rest, neutral)}
+    if not rest and name in config and jsonable(inner) == neutral:
+        return {key: value for key, value in config.items() if key != name}
+    return dict(config)
 
 
 @functools.lru_cache(maxsize=1)

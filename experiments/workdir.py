@@ -15,7 +15,7 @@ from typing import Any
 import envs
 from experiments.baseline_settings import SECTION, method_digest
 from experiments.records import Row, RowContext, append_rows, read_rows
-from experiments.stamps import environment_stamp, jsonable
+from experiments.stamps import environment_stamp, jsonable, without_later
 from persim_jax.files import write_json_atomically
 
 LOG = logging.getLogger("persim_jax")
@@ -80,7 +80,7 @@ class Folder:
         if stored.exists():
             before = read_json(stored)
             merged = _with_new_sections(before, config)
-            _refuse_other_config(self.path, merged, config)
+            _refuse_other_config(self.path, without_later(merged), without_later(config))
             if merged != before:
                 write_json_atomically(stored, config)
         else:

@@ -83,6 +83,20 @@ def test_digest_is_the_same_for_ever() -> None:
     assert stamps.config_digest({"b": (1, 2.5, math.nan), "a": 1}) == "d364ec9be012"
 
 
+def test_an_option_that_came_later_is_in_no_digest_until_it_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = {"planner": {"horizon": 5}, "trial": 0}
+    digest = stamps.config_digest(old)
+    new = {"planner": {"horizon": 5, "sizes": (1, 2)}, "seed": 3}
+    monkeypatch.setattr(stamps, "LATER_FIELDS", {"planner.sizes": (1, 2), "seed": 3, "a.b.c": 0})
+    assert stamps.config_digest(old) == digest
+    assert stamps.config_digest(new) == digest
+    assert stamps.config_digest(new | {"seed": 4}) != digest
+    assert stamps.config_digest({"planner": {"horizon": 5, "sizes": (1, 3)}}) != digest
+    assert new == {"planner": {"horizon": 5, "sizes": (1, 2)}, "seed": 3}
+
+
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["/opt/a b/python3", "-m", "experiments.run", "--workdir=runs/my run"]
     monkeypatch.setattr(sys, "orig_argv", words)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments import stamps
 from experiments import workdir as workdir_module
 from experiments.records import make_row
 from experiments.workdir import LOG, Workdir, differing_fields, opened
@@ -54,6 +55,18 @@ def test_another_config_is_refused_by_the_fields_that_differ(tmp_path):
     )
     assert str(tmp_path) in str(caught.value)
     assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_a_workdir_from_before_an_option_opens_unless_the_option_is_used(tmp_path, monkeypatch):
+    new = tiny()
+    old = new | {"planner": {k: v for k, v in new["planner"].items() if k != "horizon"}}
+    digest = Workdir(tmp_path, old).context.config_digest
+    with pytest.raises(ValueError, match=r"planner\.horizon \(was 'absent', now 4\)"):
+        Workdir(tmp_path, new)
+    monkeypatch.setattr(stamps, "LATER_FIELDS", {"planner.horizon": 4})
+    assert Workdir(tmp_path, new).context.config_digest == digest
+    with pytest.raises(ValueError, match=r"planner\.horizon \(was 'absent', now 6\)"):
+        Workdir(tmp_path, tiny(planner__horizon=6))
 
 
 def test_differing_fields_names_absent_ones_and_goes_down():
