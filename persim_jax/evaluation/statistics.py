@@ -9,12 +9,15 @@ resample keeps every cell and draws within it. Of n trials it draws n - 1 with r
 Wu, 1988, with draws one fewer than units), which has the variance of a mean of n right at every n;
 n draws would understate it by (n - 1) / n, which with two trials is half. A cell of one trial knows
 nothing of training and data, so there its episodes are drawn instead, in the same way, and `over`
-says so. See Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-2021, for why interquartile means and probabilities of improvement.
+says so. Where cells differ in their number of trials, what is drawn counts so often that each cell
+weighs in a resample what its trials weigh in the statistic. See Agarwal et al., "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice", 2021, for why interquartile means and
+probabilities of improvement.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -28,6 +31,7 @@ Cell: TypeAlias = Sequence[ArrayLike] | NDArray[np.float64]
 """Per trial the values of its episodes `[E]`; trials may differ in length."""
 
 NUM_RESAMPLES = 2000
+MAX_COPIES = 60
 TRIALS, EPISODES, BOTH = "trials", "episodes", "trials; episodes of one trial"
 
 
@@ -92,15 +96,21 @@ def aggregate(
     Raises:
       ValueError: If the level is not between 0 and 1.
     """
-    of = _trimmed_mean if statistic is None else statistic
     kept = [scores for scores in map(_Scores.of, cells) if scores.runs.size]
     if not kept:
         return Pooled(math.nan)
+    num_runs = sum(scores.runs.size for scores in kept)
+    # Of a resample, which has another number of scores, the same share is cut.
+    of = functools.partial(_trimmed_mean, num_runs=num_runs) if statistic is None else statistic
     rng = np.random.default_rng(seed)
     value = float(of(np.concatenate([scores.runs for scores in kept])))
-    draws = [scores.resampled(num_resamples, rng) for scores in kept]
+    copies = _copies([scores.runs.size for scores in kept])
+    draws = [
+        np.repeat(scores.resampled(num_resamples, rng), count, axis=1)
+        for scores, count in zip(kept, copies, strict=True)
+    ]
     estimate = _estimate(value, of(np.concatenate(draws, axis=1)), level)
-    return Pooled(*estimate, _over(kept), len(kept), sum(scores.runs.size for scores in kept))
+    return Pooled(*estimate, _over(kept), len(kept), num_runs)
 
 
 def improvement(
@@ -195,15 +205,34 @@ def _drawn(units: Array, num_resamples: int, rng: np.random.Generator) -> Array:
     return np.asarray(units[rng.integers(units.size, size=(num_resamples, units.size - 1))])
 
 
+def _copies(num_runs: Sequence[int]) -> list[int]:
+    """How often what is drawn of cells with so many runs counts, for weights as the runs have.
+
+    Of T > 1 runs T - 1 are drawn, so each stands for T / (T - 1) runs. Whole numbers in these
+    proportions; of large and unlike ones to two percent.
+    """
+    drawn = [max(number - 1, 1) for number in num_runs]
+    whole = min(math.lcm(*drawn), MAX_COPIES)
+    found = [round(n * whole / d) for n, d in zip(num_runs, drawn, strict=True)]
+    common = math.gcd(*found)
+    return [count // common for count in found]
+
+
 def _over(cells: Sequence[_Scores]) -> str:
     single = {scores.runs.size == 1 for scores in cells}
     return BOTH if len(single) == 2 else EPISODES if True in single else TRIALS
 
 
-def _trimmed_mean(values: Array) -> Array:
-    """Mean over the last axis `[..., R]` without its lowest and highest floor(R / 4)."""
+def _trimmed_mean(values: Array, num_runs: int | None = None) -> Array:
+    """Mean over the last axis `[..., R]` without its lowest and highest floor(n / 4) of n.
+
+    Args:
+      values: Scores.
+      num_runs: n, whose share of R is cut; R if not given.
+    """
     size = values.shape[-1]
-    cut = size // 4
+    whole = num_runs or size
+    cut = round(whole // 4 * size / whole)
     return np.asarray(np.sort(values, axis=-1)[..., cut : size - cut].mean(axis=-1))
 
 

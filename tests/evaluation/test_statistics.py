@@ -76,6 +76,30 @@ def test_interval_of_a_mean_of_many_cells_has_the_width_of_theory() -> None:
     assert (found.over, found.num_cells, found.num_runs) == ("trials", 5, 20)
 
 
+def test_cells_weigh_in_the_interval_what_their_trials_weigh_in_the_value() -> None:
+    # Seven runs, of which five are about 1: the mean is 5 / 7, and hardly anything varies.
+    few, many = [[0.01], [-0.01]], [[0.99], [1.0], [1.0], [1.0], [1.01]]
+    mean = aggregate([few, many], lambda scores: scores.mean(axis=-1))
+    assert mean.value == pytest.approx(5 / 7)
+    assert mean.low == pytest.approx(5 / 7, abs=0.01)
+    assert mean.high == pytest.approx(5 / 7, abs=0.01)
+    # Of the seven one goes at each end.
+    middle = aggregate([few, many])
+    assert middle.value == pytest.approx(4 / 5)
+    assert middle.low <= middle.value <= middle.high
+    single = aggregate([[[0.01, -0.01]], many], lambda scores: scores.mean(axis=-1))
+    assert single.low <= 5 / 6 <= single.high
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_copies_restore_the_weights_of_the_runs(sizes: list[int]) -> None:
+    copies = statistics._copies(sizes)
+    weights = np.array([c * max(n - 1, 1) / n for c, n in zip(copies, sizes, strict=True)])
+    np.testing.assert_allclose(weights, weights[0], rtol=0.02)
+    if len(set(sizes)) == 1:
+        assert set(copies) == {1}
+
+
 def covers(trials: int, episodes: int, seed: int) -> tuple[bool, bool]:
     """Whether intervals of simulated cells hold the true interquartile mean and probability."""
     rng = np.random.default_rng(seed)
