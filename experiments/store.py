@@ -123,6 +123,8 @@ def _take(stage: Shared, entry: Path, workdir: Workdir) -> None:
 def _put(stage: Shared, entry: Path, workdir: Workdir) -> None:
     _copy(stage, workdir.path, entry)
     found = {(row["method"], row["metric"]): row for row in stage.own_rows(workdir.rows())}
+    # Of who died before the mark was set: another config's rows would stand beside these.
+    (entry / "rows.jsonl").unlink(missing_ok=True)
     append_rows(entry / "rows.jsonl", list(found.values()))
     fields = {name: workdir.config[name] for name in stage.fields}
     write_json_atomically(entry / COMPLETE, {"made_in": workdir.path.name, "depends_on": fields})

@@ -27,11 +27,13 @@ class Launcher(NamedTuple):
         and adds it to its `rows.jsonl`. Killed and called again it must end as if it had not been.
       numbers: `(config, method, measures) -> numbers`: with rows of all of these a method is done.
       command: `(job, variant, workdir) -> words`: what a reader types to have the same.
+      measures: What it can be asked for; empty where that is anything.
     """
 
     run: Callable[[Config, Path, Sequence[str], Sequence[str]], None]
     numbers: Callable[[Config, str, Sequence[str]], frozenset[Number]]
     command: Callable[[Job, str, Path], list[str]]
+    measures: tuple[str, ...] = ()
 
 
 def find_launcher(reference: str) -> Launcher:
@@ -116,5 +118,5 @@ def _command(module: str, job: Job, variant: str, workdir: Path) -> list[str]:
     return ["python", "-m", module, *files, *changes]
 
 
-RUN = Launcher(_run, _run_numbers, _run_command)
-UNSEEN = Launcher(_unseen, _unseen_numbers, _unseen_command)
+RUN = Launcher(_run, _run_numbers, _run_command, ("prediction", "returns"))
+UNSEEN = Launcher(_unseen, _unseen_numbers, _unseen_command, ("unseen",))

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from configs.sweeps import Job, Request
 from experiments.stamps import ROOT, jsonable
+from experiments.sweeping.launchers import find_launcher
 from persim_jax.methods import METHODS, TRUE_ENV, parse_name
 
 FOLDER = "jobs"
@@ -117,8 +118,8 @@ def make_plan(
       where: Folder that the paths of configs are relative to.
 
     Raises:
-      ValueError: An override names no field or has the wrong type, or two jobs are the same; names
-        both.
+      ValueError: An override names no field or has the wrong type, a measure is unknown, or two
+        jobs are the same; names both.
     """
     plan: list[Planned] = []
     for job in jobs:
@@ -163,6 +164,7 @@ def digest_of(value: Any) -> str:
 
 
 def _planned(job: Job, variant: str, where: Path) -> Planned:
+    _refuse_unknown_measures(job)
     config = build_config(job, variant, where)
     about = {
         "config": config,
@@ -175,6 +177,16 @@ def _planned(job: Job, variant: str, where: Path) -> Planned:
         [config["environment"], config["behavior"], f"t{config['trial']}", digest_of(config)]
     )
     return Planned(job, variant, config, digest_of(about), folder)
+
+
+def _refuse_unknown_measures(job: Job) -> None:
+    known = find_launcher(job.launcher).measures
+    unknown = [measure for measure in job.measures if known and measure not in known]
+    if unknown or not job.measures:
+        raise ValueError(
+            f"a job of {job.config} asks for the measures {job.measures}: {job.launcher} has "
+            f"{', '.join(known) or 'others, but none were named'}"
+        )
 
 
 def _refuse_twins(plan: Sequence[Planned]) -> None:

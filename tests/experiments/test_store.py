@@ -90,6 +90,17 @@ def test_what_was_cut_off_is_made_again(tmp_path, notes, lost):
     assert len(read_rows(tmp_path / "one" / "rows.jsonl")) == 1
 
 
+def test_an_entry_without_its_mark_is_made_afresh_whoever_began_it(tmp_path, notes):
+    made(tmp_path, "one", model__rank=1)
+    (entry,) = (tmp_path / "store" / "numbers").iterdir()
+    # The disk was full when the mark was written.
+    (entry / COMPLETE).unlink()
+    for rank in (2, 3):
+        (row,) = made(tmp_path, f"rank_{rank}", model__rank=rank).rows()
+        assert row["metric"] == read_rows(entry / "rows.jsonl")[0]["metric"]
+    assert len(read_rows(entry / "rows.jsonl")) == 1
+
+
 def test_arrays_are_shared_and_other_files_are_copied(tmp_path):
     stage = Shared("data", FIELDS, {}, files=("curve.jsonl",))
     source = tmp_path / "a"

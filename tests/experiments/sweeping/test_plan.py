@@ -51,7 +51,7 @@ def test_the_command_line_has_the_last_word():
         {"overrides": (*JOB.overrides, ("baselines.normalize", False))},
         {"methods": ("persim", "true_env")},
         {"measures": ("returns",)},
-        {"launcher": "experiments.sweeping.launchers:UNSEEN"},
+        {"launcher": "experiments.sweeping.launchers:UNSEEN", "measures": ("unseen",)},
     ],
 )
 def test_a_digest_is_of_all_that_a_job_depends_on(changes):
@@ -87,6 +87,15 @@ def test_a_folder_says_what_it_holds():
     assert name == "mountain_car-pure-t2"
     assert len(digest) == 10
     assert digest != config_digest(planned.config)[:10]
+
+
+@pytest.mark.parametrize("measures", [("return",), ("prediction", "return"), ()])
+def test_an_unknown_measure_is_refused_and_the_known_ones_are_named(measures):
+    with pytest.raises(ValueError, match=r"measures \(.*has prediction, returns") as caught:
+        one(dataclasses.replace(JOB, measures=measures))
+    assert str(measures) in str(caught.value)
+    with pytest.raises(ValueError, match="UNSEEN has unseen"):
+        one(dataclasses.replace(JOB, launcher="experiments.sweeping.launchers:UNSEEN"))
 
 
 def test_two_jobs_of_one_digest_are_named():
