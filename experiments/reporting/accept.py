@@ -104,35 +104,42 @@ def settle(old: Sequence[Row], new: Sequence[Row] = ()) -> tuple[list[Row], list
     Of the code versions that measured a job (environment, data, method, trial, config) the latest
     counts whose agents include those of all others; if none does, the one with most agents, and
     the others fill in what it lacks. A job of another config does not enter beside a kept one that
-    has agents which it lacks, as tables would show the later config and lose them.
+    has agents which it lacks, as tables would show the later config and lose them. Jobs enter one
+    after the other, older ones first, as if each had been accepted by itself.
 
     Args:
       old: Rows that are kept already, older ones first.
       new: Rows that would be added.
     """
-    added = {id(row) for row in new}
-    jobs: dict[Key, list[Row]] = defaultdict(list)
-    slots: dict[Key, set[Key]] = defaultdict(set)
-    for row in (*old, *new):
-        jobs[_job(row)].append(row)
-        if id(row) not in added:
-            slots[_slot(row)].add(_job(row))
-    kept: dict[Key, Row] = {}
-    notes = []
+    jobs, incoming = _by_job(old), _by_job(new)
+    slots: dict[Key, dict[Key, list[Row]]] = defaultdict(dict)
     for job, rows in jobs.items():
-        incoming = [row for row in rows if id(row) in added]
-        others = [jobs[other] for other in slots[_slot(rows[0])] - {job}]
-        lost = [_agents(other) - _agents(rows) for other in others]
-        if incoming and any(lost):
-            most = sorted(lost, key=lambda agents: len(agents))[-1]
-            notes.append(_refusal(incoming, f"lack {_named(most)}"))
-            rows, incoming = [row for row in rows if id(row) not in added], []
-        own = _winners(rows)
-        refused = [row for row in incoming if own[_identity(row)] is not row]
-        if refused and (why := _why(refused, own)):
+        slots[job[:-1]][job] = rows
+    notes = []
+    for job, rows in sorted(incoming.items(), key=lambda item: max(map(_time, item[1]))):
+        own = [*jobs.get(job, ()), *rows]
+        others = slots[job[:-1]].values()
+        lost = max((_agents(other) - _agents(own) for other in others), key=len, default=())
+        if lost:
+            notes.append(_refusal(rows, f"lack {_named(lost)}"))
+        else:
+            jobs[job] = slots[job[:-1]][job] = own
+    added = {id(row) for row in new}
+    kept: dict[Key, Row] = {}
+    for rows in jobs.values():
+        winners = _winners(rows)
+        refused = [r for r in rows if id(r) in added and winners[_identity(r)] is not r]
+        if refused and (why := _why(refused, winners)):
             notes.append(_refusal(refused, why))
-        kept |= own
+        kept |= winners
     return [row for row in (*old, *new) if kept.get(_identity(row)) is row], notes
+
+
+def _by_job(rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    jobs: dict[Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        jobs[_job(row)].append(row)
+    return dict(jobs)
 
 
 def _winners(rows: Sequence[Row]) -> dict[Key, Row]:
@@ -185,6 +192,7 @@ def _slot(row: Row) -> Key:
 
 
 def _job(row: Row) -> Key:
+    """The slot, and last the config that fills it."""
     return (*_slot(row), row["config_digest"])
 
 
