@@ -7,6 +7,7 @@ what was there, by whichever code version; unless it covers fewer agents, or is 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +26,8 @@ FAMILIES: Mapping[str, str] = {
 }
 """Metrics that are measured together; any other one is measured by itself."""
 Key: TypeAlias = tuple[Any, ...]
+# As `git rev-parse --short=10` prints it, longer where ten digits are not unique.
+_COMMIT = re.compile(r"[0-9a-f]{10,40}")
 
 
 class Accepted(NamedTuple):
@@ -52,7 +55,8 @@ def accept_rows(rows: Sequence[Row], results: pathlib.Path, allow_dirty: bool = 
     Args:
       rows: Rows to accept.
       results: The folder.
-      allow_dirty: Accept rows of code that differs from its commit, which nobody else can repeat.
+      allow_dirty: Accept rows of code that differs from its commit, or was measured without git,
+        which nobody else can repeat.
 
     Raises:
       ValueError: If there is no row, or one that cannot be traced to a commit, config and device.
@@ -216,8 +220,17 @@ def _check(row: Row, allow_dirty: bool) -> None:
             f"the row of {name} lacks {', '.join(absent)}, so nobody could repeat it; measure it "
             "again with experiments.run"
         )
-    if row["code_version"].endswith("-dirty") and not allow_dirty:
+    version = row["code_version"]
+    if allow_dirty:
+        return
+    if version.endswith("-dirty"):
         raise ValueError(
-            f"the row of {name} was measured with {row['code_version']}: code that differs from "
-            "its commit. Commit and run again, or pass --allow_dirty"
+            f"the row of {name} was measured with {version}: code that differs from its commit. "
+            "Commit and run again, or pass --allow_dirty"
+        )
+    if not _COMMIT.fullmatch(version):
+        raise ValueError(
+            f"the row of {name} was measured outside a git checkout: run from a clone. Its code "
+            f"version is {version!r}, which is no commit, so nobody knows whether the code was "
+            "edited; --allow_dirty takes it all the same"
         )
