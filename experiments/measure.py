@@ -110,8 +110,9 @@ def _prediction_rows(
     r2: np.ndarray,
     seconds: float,
 ) -> list[Row]:
+    # Two kinds of values are null in a row: an infinite one, and that of an agent all of whose
+    # episodes are left out, which has no score. `episodes_diverged` tells them apart.
     with warnings.catch_warnings():
-        # An agent all of whose episodes are left out has no score: NaN, null in the row.
         warnings.simplefilter("ignore", RuntimeWarning)
         values = {
             "rmse_mean": np.nanmean(rmse),
@@ -120,9 +121,10 @@ def _prediction_rows(
             "r2_mean": np.nanmean(r2),
             "episodes_left_out": np.isnan(rmse).sum(),
         }
+    num_diverged = int(np.isinf(rmse).sum())
     per_episode: dict[str, Any] = {
-        "rmse_mean": {"episode_values": rmse},
-        "r2_median": {"episode_values": r2},
+        "rmse_mean": {"episode_values": rmse, "episodes_diverged": num_diverged},
+        "r2_median": {"episode_values": r2, "episodes_diverged": num_diverged},
     }
     return [
         make_row(

@@ -96,5 +96,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of a run or a sweep.", required=True)
     flags.DEFINE_bool("accept", False, "Copy the rows into --results.")
     flags.DEFINE_string("results", "results", "Folder of accepted rows.")
-    flags.DEFINE_bool("allow_dirty", False, "Accept rows of code that differs from its commit.")
+    flags.DEFINE_bool(
+        "allow_dirty", False,
+        "Accept rows of code that differs from its commit, or was measured without git.",
+    )  # fmt: skip
     app.run(main)

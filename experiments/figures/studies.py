@@ -107,7 +107,9 @@ def _panel(
     for curve in curves:
         index = methods.index(curve.method)
         color, dash = COLORS[index % len(COLORS)], DASHES[index % len(DASHES)]
-        xs, ys = [p.x for p in curve.points], [p.value for p in curve.points]
+        xs = [p.x for p in curve.points]
+        # A line breaks where a run diverged; the table says so.
+        ys = [p.value if math.isfinite(p.value) else math.nan for p in curve.points]
         name, marker = model.method_name(curve.method), _MARKERS[index % len(_MARKERS)]
         axes.plot(xs, ys, color=color, linestyle=dash, marker=marker, markersize=5, label=name)
         known = [p for p in curve.points if math.isfinite(p.low)]
@@ -118,8 +120,8 @@ def _panel(
     where += [model.behavior_name(first.behavior)] if first.behavior else []
     axes.set_title(", ".join(where))
     axes.set_ylabel(METRICS[first.metric])
-    values = [p.value for curve in curves for p in curve.points]
-    if first.metric == "rmse_mean" and 0 < 10 * min(values) < max(values):
+    values = [p.value for curve in curves for p in curve.points if math.isfinite(p.value)]
+    if values and first.metric == "rmse_mean" and 0 < 10 * min(values) < max(values):
         axes.set_yscale("log")
     xs = sorted({p.x for curve in curves for p in curve.points})
     if logarithmic:

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from experiments.records import Row
 from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
-from experiments.reporting.measures import LOWER_IS_BETTER, Measure, measure, sign_verdict
+from experiments.reporting.measures import (
+    BETTER,
+    LOWER_IS_BETTER,
+    SAME,
+    WORSE,
+    Measure,
+    diverged,
+    measure,
+    sign_verdict,
+)
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import (
     ABLATIONS,
@@ -69,16 +78,20 @@ def _cell(sheet: Sheet, behavior: str, method: str, key: AgentKey, agent: str) -
     verdict = ""
     if is_ablation(method):
         verdict = against(rows, sheet.cells.get((behavior, REFERENCE, key, metric), []))
-    errors = metric in LOWER_IS_BETTER
-    text = model.error_text(found.value) if errors else model.return_text(found.value, found.std)
-    return Cell(((text, verdict), (_interval(found, errors), "")), measures=(found,), agent=agent)
+    interval = _interval(found, metric in LOWER_IS_BETTER)
+    pieces = ((model.measure_text(found), verdict), (interval, ""))
+    return Cell(pieces, measures=(found,), agent=agent)
 
 
 def against(rows: Sequence[Row], others: Sequence[Row]) -> str:
     """Returns whether rows are better than, level with or worse than others, paired by episode.
 
-    Both are rows of one metric and agent; unknown, which is empty, without an interval.
+    Both are rows of one metric and agent; unknown, which is empty, without an interval. Where
+    trials diverged, those decide: fewer of them are better.
     """
+    shares = [sum(map(diverged, found)) / max(len(found), 1) for found in (rows, others)]
+    if others and any(shares):
+        return SAME if shares[0] == shares[1] else BETTER if shares[0] < shares[1] else WORSE
     a, b, _ = paired_episodes(rows, others)
     found = aggregate.paired_difference(a, b)
     if rows[0]["metric"] in LOWER_IS_BETTER:

@@ -7,6 +7,7 @@ what was there, by whichever code version; unless it covers fewer agents, or is 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +26,8 @@ FAMILIES: Mapping[str, str] = {
 }
 """Metrics that are measured together; any other one is measured by itself."""
 Key: TypeAlias = tuple[Any, ...]
+# As `git rev-parse --short=10` prints it, longer where ten digits are not unique.
+_COMMIT = re.compile(r"[0-9a-f]{10,40}")
 
 
 class Accepted(NamedTuple):
@@ -52,7 +55,8 @@ def accept_rows(rows: Sequence[Row], results: pathlib.Path, allow_dirty: bool = 
     Args:
       rows: Rows to accept.
       results: The folder.
-      allow_dirty: Accept rows of code that differs from its commit, which nobody else can repeat.
+      allow_dirty: Accept rows of code that differs from its commit, or was measured without git,
+        which nobody else can repeat.
 
     Raises:
       ValueError: If there is no row, or one that cannot be traced to a commit, config and device.
@@ -104,35 +108,42 @@ def settle(old: Sequence[Row], new: Sequence[Row] = ()) -> tuple[list[Row], list
     Of the code versions that measured a job (environment, data, method, trial, config) the latest
     counts whose agents include those of all others; if none does, the one with most agents, and
     the others fill in what it lacks. A job of another config does not enter beside a kept one that
-    has agents which it lacks, as tables would show the later config and lose them.
+    has agents which it lacks, as tables would show the later config and lose them. Jobs enter one
+    after the other, older ones first, as if each had been accepted by itself.
 
     Args:
       old: Rows that are kept already, older ones first.
       new: Rows that would be added.
     """
-    added = {id(row) for row in new}
-    jobs: dict[Key, list[Row]] = defaultdict(list)
-    slots: dict[Key, set[Key]] = defaultdict(set)
-    for row in (*old, *new):
-        jobs[_job(row)].append(row)
-        if id(row) not in added:
-            slots[_slot(row)].add(_job(row))
-    kept: dict[Key, Row] = {}
-    notes = []
+    jobs, incoming = _by_job(old), _by_job(new)
+    slots: dict[Key, dict[Key, list[Row]]] = defaultdict(dict)
     for job, rows in jobs.items():
-        incoming = [row for row in rows if id(row) in added]
-        others = [jobs[other] for other in slots[_slot(rows[0])] - {job}]
-        lost = [_agents(other) - _agents(rows) for other in others]
-        if incoming and any(lost):
-            most = sorted(lost, key=lambda agents: len(agents))[-1]
-            notes.append(_refusal(incoming, f"lack {_named(most)}"))
-            rows, incoming = [row for row in rows if id(row) not in added], []
-        own = _winners(rows)
-        refused = [row for row in incoming if own[_identity(row)] is not row]
-        if refused and (why := _why(refused, own)):
+        slots[job[:-1]][job] = rows
+    notes = []
+    for job, rows in sorted(incoming.items(), key=lambda item: max(map(_time, item[1]))):
+        own = [*jobs.get(job, ()), *rows]
+        others = slots[job[:-1]].values()
+        lost = max((_agents(other) - _agents(own) for other in others), key=len, default=())
+        if lost:
+            notes.append(_refusal(rows, f"lack {_named(lost)}"))
+        else:
+            jobs[job] = slots[job[:-1]][job] = own
+    added = {id(row) for row in new}
+    kept: dict[Key, Row] = {}
+    for rows in jobs.values():
+        winners = _winners(rows)
+        refused = [r for r in rows if id(r) in added and winners[_identity(r)] is not r]
+        if refused and (why := _why(refused, winners)):
             notes.append(_refusal(refused, why))
-        kept |= own
+        kept |= winners
     return [row for row in (*old, *new) if kept.get(_identity(row)) is row], notes
+
+
+def _by_job(rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    jobs: dict[Key, list[Row]] = defaultdict(list)
+    for row in rows:
+        jobs[_job(row)].append(row)
+    return dict(jobs)
 
 
 def _winners(rows: Sequence[Row]) -> dict[Key, Row]:
@@ -185,6 +196,7 @@ def _slot(row: Row) -> Key:
 
 
 def _job(row: Row) -> Key:
+    """The slot, and last the config that fills it."""
     return (*_slot(row), row["config_digest"])
 
 
@@ -208,8 +220,17 @@ def _check(row: Row, allow_dirty: bool) -> None:
             f"the row of {name} lacks {', '.join(absent)}, so nobody could repeat it; measure it "
             "again with experiments.run"
         )
-    if row["code_version"].endswith("-dirty") and not allow_dirty:
+    version = row["code_version"]
+    if allow_dirty:
+        return
+    if version.endswith("-dirty"):
         raise ValueError(
-            f"the row of {name} was measured with {row['code_version']}: code that differs from "
-            "its commit. Commit and run again, or pass --allow_dirty"
+            f"the row of {name} was measured with {version}: code that differs from its commit. "
+            "Commit and run again, or pass --allow_dirty"
+        )
+    if not _COMMIT.fullmatch(version):
+        raise ValueError(
+            f"the row of {name} was measured outside a git checkout: run from a clone. Its code "
+            f"version is {version!r}, which is no commit, so nobody knows whether the code was "
+            "edited; --allow_dirty takes it all the same"
         )

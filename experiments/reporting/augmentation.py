@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.records import Row
 from experiments.reporting import model
+from experiments.reporting.measures import trial_values
 from experiments.reporting.model import Column, Line, Table
 from experiments.reporting.selection import METHOD_ORDER, AgentKey, ordered
 from experiments.reporting.sheet import Sheet, make_sheet
@@ -106,4 +107,4 @@ def _plain(method: str) -> tuple[str, str]:
 
 
 def _mean(rows: Sequence[Row]) -> float:
-    return aggregate.mean_and_std([row["value"] for row in rows])[0]
+    return aggregate.mean_and_std(trial_values(rows))[0]

@@ -182,17 +182,17 @@ def _agent_cell(
 def _prediction_pieces(measures: Mapping[str, Measure]) -> tuple[tuple[str, str], ...]:
     error, r2 = measures.get("rmse_mean"), measures.get("r2_median")
     return (
-        (model.error_text(error.value), error.verdict) if error else (model.DASH, ""),
-        (f"({model.r2_text(r2.value)})", r2.verdict) if r2 else (f"({model.DASH})", ""),
+        (model.measure_text(error), error.verdict) if error else (model.DASH, ""),
+        (f"({model.measure_text(r2)})", r2.verdict) if r2 else (f"({model.DASH})", ""),
     )
 
 
 def _control_pieces(measures: Mapping[str, Measure]) -> tuple[tuple[str, str], ...]:
     measured = measures["return_mean"]
-    text = model.return_text(measured.value, measured.std)
     digits = 0 if abs(measured.value) >= 1000 else 1
     interval = model.interval_text(measured.low, measured.high, digits)
-    return ((text, measured.verdict), *(((interval, ""),) if interval else ()))
+    text = (model.measure_text(measured), measured.verdict)
+    return (text, *(((interval, ""),) if interval else ()))
 
 
 def _percent(estimate: aggregate.Estimate) -> str:

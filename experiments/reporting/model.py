@@ -148,6 +148,22 @@ def return_text(value: float, std: float = math.nan) -> str:
     return minus(f"{value:.{digits}f}") + spread
 
 
+def measure_text(measured: Measure) -> str:
+    """Writes a number as its metric is written, or that it diverged; a return with its spread."""
+    if measured.num_diverged:
+        return diverged_text(measured.num_diverged, measured.num_trials, "trials")
+    if measured.metric == "rmse_mean":
+        return error_text(measured.value)
+    if measured.metric == "r2_median":
+        return r2_text(measured.value)
+    return return_text(measured.value, measured.std)
+
+
+def diverged_text(count: int, total: int, what: str) -> str:
+    """Says how many of the trials or runs diverged, shortly if all did."""
+    return "diverged" if count == total else f"diverged in {count} of {total} {what}"
+
+
 def interval_text(low: float, high: float, digits: int = 1, scale: float = 1.0) -> str:
     """Writes an interval; empty if it is unknown."""
     if not (math.isfinite(low) and math.isfinite(high)):

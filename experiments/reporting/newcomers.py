@@ -46,10 +46,10 @@ def newcomers_curves(rows: Sequence[Row], policy: str = "behavior") -> list[Curv
     found: dict[tuple[str, str, str], list[Point]] = defaultdict(list)
     for row in select([row for row in rows if _NEWCOMERS.fullmatch(row["metric"])]):
         match = _NEWCOMERS.fullmatch(row["metric"])
-        if match and match["policy"] == policy and row["value"] is not None:
-            low, high = _interval(row)
+        if match and match["policy"] == policy and (row["value"] is not None or _diverged(row)):
+            value = math.inf if row["value"] is None else float(row["value"])
             name = (row["environment"], row["behavior"], TOLD if match["told"] else SHOWN)
-            found[name].append(Point(int(match["count"]), float(row["value"]), low, high))
+            found[name].append(Point(int(match["count"]), value, *_interval(row)))
     ranks = {name: index for index, name in enumerate(ENVIRONMENT_ORDER)}
     return [
         Curve(*name, "rmse_mean", tuple(sorted(points, key=lambda p: p.x)), 0)
@@ -96,8 +96,12 @@ def _table(environment: str, behavior: str, rows: Sequence[Row]) -> Table:
 
 
 def _cell(row: Row | None) -> Cell:
-    if row is None or row["value"] is None:
+    if row is None or (row["value"] is None and not _diverged(row)):
         return Cell()
+    if row["value"] is None:
+        said = model.diverged_text(_diverged(row), len(row["agent_values"]), "agents")
+        measured = Measure(row["metric"], math.inf, num_trials=1, num_diverged=1)
+        return Cell(((said, ""),), measures=(measured,))
     low, high = _interval(row)
     interval = ""
     if math.isfinite(low):
@@ -107,8 +111,13 @@ def _cell(row: Row | None) -> Cell:
     return Cell(pieces, extra=interval, measures=(measured,))
 
 
+def _diverged(row: Row) -> int:
+    """How many agents' predictions diverged; one without a score has no value, not null."""
+    return (row.get("agent_values") or []).count(None)
+
+
 def _interval(row: Row) -> tuple[float, float]:
     """The 95 % interval of the median over agents."""
-    values = [math.nan if v is None else float(v) for v in row.get("agent_values") or ()]
+    values = [math.inf if v is None else float(v) for v in row.get("agent_values") or ()]
     found = statistics.median_interval([values])
     return found.low, found.high

@@ -9,7 +9,15 @@ from typing import TypeAlias
 from experiments.records import NO_BEHAVIOR, TRUE_ENV, Row
 from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
-from experiments.reporting.measures import BETTER, SAME, WORSE, Measure
+from experiments.reporting.measures import (
+    BETTER,
+    SAME,
+    UNKNOWN,
+    WORSE,
+    Measure,
+    episode_values,
+    trial_values,
+)
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.selection import METHOD_ORDER, AgentKey, ordered
 from experiments.reporting.sheet import Sheet, environments, is_augmented, make_sheet
@@ -22,8 +30,8 @@ TITLES: Mapping[str, str] = {PREDICTION[0]: "RMSE over 50 steps", CONTROL[0]: "r
 NOTES = (
     "IQM: interquartile mean of the runs' scores, over the cells that both methods have; a run's "
     "score is its mean over episodes. Probability of improvement: of a run of PerSim being better "
-    "than a run of the other method, ties half, mean over cells; 0.5 is level. In brackets: 95 % "
-    "bootstrap intervals, stratified by cell.",
+    "than a run of the other method, ties half, mean over cells; 0.5 is level. A run that diverged "
+    "has the worst score that there is. In brackets: 95 % bootstrap intervals, stratified by cell.",
     "Intervals over episodes know nothing of other data and other training: with one trial they "
     "are too narrow.",
 )
@@ -72,19 +80,12 @@ def _is_compared(method: str) -> bool:
 
 
 def _cells(sheet: Sheet, method: str) -> Cells:
+    """The cells of a method in which a run has a score."""
     return {
-        (behavior, key): [_episodes(row) for row in rows]
+        (behavior, key): [episode_values(row) for row in rows]
         for (behavior, name, key, _), rows in sheet.cells.items()
-        if name == method
+        if name == method and not all(map(math.isnan, trial_values(rows)))
     }
-
-
-def _episodes(row: Row) -> list[float]:
-    """The values of a run's episodes; its value alone where they were not kept."""
-    if row["value"] is None:
-        return [math.nan]
-    values = row.get("episode_values") or [row["value"]]
-    return [math.nan if value is None else float(value) for value in values]
 
 
 def _line(environment: str, ours: Cells, theirs: Cells, method: str, metric: str) -> Line | None:
@@ -97,7 +98,7 @@ def _line(environment: str, ours: Cells, theirs: Cells, method: str, metric: str
     lower = metric == PREDICTION[0]
     better = statistics.improvement(first, second, lower_is_better=lower)
     means = [statistics.aggregate(cells) for cells in (first, second)]
-    verdict = SAME
+    verdict = UNKNOWN
     if math.isfinite(better.low):
         verdict = BETTER if better.low > 0.5 else WORSE if better.high < 0.5 else SAME
     probability = Cell(
@@ -105,11 +106,7 @@ def _line(environment: str, ours: Cells, theirs: Cells, method: str, metric: str
         measures=(_measure("probability_of_improvement", better, verdict),),
     )
     cells = [
-        Cell(
-            pieces=((_number(mean.value, metric), ""), (_interval(mean, metric), "")),
-            measures=(_measure(f"{metric}_iqm", mean, ""),),
-        )
-        for mean in means
+        _mean_cell(mean, found, metric) for mean, found in zip(means, (first, second), strict=True)
     ]
     counts = (str(means[1].num_cells), str(means[1].num_runs), better.over)
     plain = [Cell(pieces=((text, ""),)) for text in counts]
@@ -117,15 +114,23 @@ def _line(environment: str, ours: Cells, theirs: Cells, method: str, metric: str
     return Line(labels, (probability, *cells, *plain), "", method, environment=environment)
 
 
-def _measure(name: str, found: Pooled, verdict: str) -> Measure:
+def _mean_cell(mean: Pooled, cells: Sequence[list[list[float]]], metric: str) -> Cell:
+    """An interquartile mean, and how many of the runs diverged; without it if too many did."""
+    num_diverged = sum(any(map(math.isinf, run)) for cell in cells for run in cell)
+    said = model.diverged_text(num_diverged, mean.num_runs, "runs") if num_diverged else ""
+    write = model.error_text if metric == PREDICTION[0] else model.return_text
+    pieces = ((write(mean.value), ""), (_interval(mean, metric), ""))
+    measured = _measure(f"{metric}_iqm", mean, "", num_diverged)
+    if math.isinf(mean.value):
+        return Cell(((said, ""),), measures=(measured,))
+    return Cell(pieces, extra=said, measures=(measured,))
+
+
+def _measure(name: str, found: Pooled, verdict: str, num_diverged: int = 0) -> Measure:
     return Measure(
         name, found.value, low=found.low, high=found.high, num_trials=found.num_runs,
-        verdict=verdict,
+        verdict=verdict, num_diverged=num_diverged,
     )  # fmt: skip
-
-
-def _number(value: float, metric: str) -> str:
-    return model.error_text(value) if metric == PREDICTION[0] else model.return_text(value)
 
 
 def _interval(found: Pooled, metric: str) -> str:

@@ -19,6 +19,10 @@ LEGEND = (
     "five trials where it prints one. In brackets: 95 % bootstrap interval of the mean over "
     "episodes. Shortfall: (R_true − R_method) / |R_true|, episodes paired."
 )
+DIVERGED = (
+    "Diverged: predictions left the finite numbers in at least one episode of a trial, as to the "
+    "median R² in half of them. A mean with such a trial is infinite: worse than any number."
+)
 _LATEX_MARKS: Mapping[str, str] = {
     BETTER: r"$\uparrow$",
     SAME: "$=$",
@@ -43,6 +47,7 @@ _LATEX = str.maketrans(
         "×": r"$\times$",
         "²": "$^2$",
         "ε": r"$\varepsilon$",
+        "∞": r"$\infty$",
         "▲": r"$\uparrow$",
         "▼": r"$\downarrow$",
         "|": r"$|$",
@@ -60,6 +65,7 @@ CSV_FIELDS = (
     "low",
     "high",
     "num_trials",
+    "num_diverged",
     "num_episodes",
     "paper",
     "paper_std",
@@ -169,8 +175,10 @@ def to_csv(tables: Iterable[Table]) -> str:
 
 
 def footnotes(table: Table) -> list[str]:
-    """Returns the sentences below a table: its notes, and what is missing."""
+    """Returns the sentences below a table: its notes, what diverged means, what is missing."""
     notes = list(table.notes)
+    if any(m.num_diverged for line in table.lines for cell in line.cells for m in cell.measures):
+        notes.append(DIVERGED)
     if table.missing:
         shown = "; ".join(table.missing[:12])
         more = f"; and {len(table.missing) - 12} more" if len(table.missing) > 12 else ""
@@ -197,6 +205,7 @@ def _records(table: Table, line: Line, cell: Cell) -> list[dict[str, object]]:
             "low": _number(m.low),
             "high": _number(m.high),
             "num_trials": m.num_trials,
+            "num_diverged": m.num_diverged,
             "num_episodes": m.num_episodes,
             "paper": None if m.paper is None else m.paper.value,
             "paper_std": None if m.paper is None else m.paper.std,
@@ -208,7 +217,8 @@ def _records(table: Table, line: Line, cell: Cell) -> list[dict[str, object]]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
+    """Empty where it is unknown; `inf` or `-inf` of what diverged."""
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def _marked(cell: Cell) -> str:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.records import TRUE_ENV, Row
-from experiments.reporting.measures import Measure, measure
+from experiments.reporting.measures import Measure, measure, with_divergence
 from experiments.reporting.overrides import is_study
 from experiments.reporting.selection import (
     ENVIRONMENT_ORDER,
@@ -85,12 +85,8 @@ def make_sheet(
     """
     here = [
         row
-        for row in rows
-        if row["environment"] == environment
-        and row["metric"] in metrics
-        and not is_policy(row)
-        and not is_study(row)
-        and keep(row)
+        for row in with_divergence(row for row in rows if row["environment"] == environment)
+        if row["metric"] in metrics and not is_policy(row) and not is_study(row) and keep(row)
     ]
     cells: dict[tuple[str, str, AgentKey, str], list[Row]] = defaultdict(list)
     for row in select(here):

@@ -48,7 +48,8 @@ class Placing:
     def gap(self) -> float:
         """How far behind the paper we are, as a share of the paper's number; negative if ahead.
 
-        A zero of the paper counts as half of the last digit that it prints.
+        A zero of the paper counts as half of the last digit that it prints. Infinite if a trial
+        diverged.
         """
         paper = self.measure.paper
         assert paper is not None
@@ -147,7 +148,7 @@ def behind_table(found: Sequence[Placing], name: str, title: str) -> Table:
         measured = placing.measure
         assert measured.paper is not None
         cells = (
-            Cell(pieces=((_written(measured), WORSE), *_interval(measured))),
+            Cell(pieces=((model.measure_text(measured), WORSE), *_interval(measured))),
             Cell(pieces=((model.minus(measured.paper.text), ""),)),
         )
         what = f"Table {placing.table}, {METRICS[measured.metric]}"
@@ -160,7 +161,8 @@ def behind_table(found: Sequence[Placing], name: str, title: str) -> Table:
         labels = (_gap_text(placing), f"{what}: {', '.join(where)}")
         lines.append(Line(labels, cells, placing.behavior, placing.method))
     notes: tuple[str, ...] = ("Behind by: share of the paper's number; of R², the difference.",)
-    if any(not math.isfinite(placing.measure.low) for placing in late):
+    known = [placing.measure for placing in late if not placing.measure.num_diverged]
+    if any(not math.isfinite(measured.low) for measured in known):
         notes += ("Where ours has no interval, of one episode, the paper's spread alone decides.",)
     columns = (Column("Ours", "95 % interval"), Column("Paper"))
     return Table(name, "", title, ("Behind by", "Number"), columns, tuple(lines), notes)
@@ -192,12 +194,6 @@ def _rank(environment: str) -> int:
     return ENVIRONMENT_ORDER.index(environment) if known else len(ENVIRONMENT_ORDER)
 
 
-def _written(measured: Measure) -> str:
-    if measured.metric == "return_mean":
-        return model.return_text(measured.value, measured.std)
-    return _writer(measured)(measured.value)
-
-
 def _interval(measured: Measure) -> tuple[tuple[str, str], ...]:
     if not math.isfinite(measured.low):
         return ()
@@ -213,6 +209,8 @@ def _writer(measured: Measure) -> Callable[[float], str]:
 def _gap_text(placing: Placing) -> str:
     measured = placing.measure
     assert measured.paper is not None
+    if measured.num_diverged:
+        return "∞"
     if measured.metric == "r2_median":
         return model.minus(f"{measured.paper.value - measured.value:.2f}")
     return f"{100 * placing.gap:.0f} %"

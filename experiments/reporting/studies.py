@@ -14,7 +14,7 @@ from experiments.records import NO_BEHAVIOR, Row
 from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION
 from experiments.reporting.commands import command_of
-from experiments.reporting.measures import Measure
+from experiments.reporting.measures import Measure, diverged, episode_values, with_divergence
 from experiments.reporting.model import Cell, Column, Line, Table
 from experiments.reporting.overrides import KNOBS, knobs_of, shipped_value
 from experiments.reporting.selection import (
@@ -46,15 +46,19 @@ class Point:
 
     Attributes:
       x: The setting.
-      value: Mean over agents of the mean over trials.
+      value: Mean over agents of the mean over trials; infinite if a run diverged.
       low: Lower end of its 95 % interval; NaN if unknown.
       high: Upper end.
+      num_runs: Runs behind the value, trials of all agents.
+      num_diverged: Those of them that diverged.
     """
 
     x: Any
     value: float
     low: float
     high: float
+    num_runs: int = 0
+    num_diverged: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +116,7 @@ def study_tables(rows: Sequence[Row]) -> dict[str, Table]:
 def _measured(rows: Sequence[Row]) -> list[Row]:
     """Rows of test agents' errors and returns, each setting's newest."""
     groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in with_divergence(rows):
         if row["metric"] in METRICS and row["covariates"] and not is_policy(row):
             groups[repr(knobs_of(row))].append(row)
     return [
@@ -161,14 +165,15 @@ _ORDERS: tuple[tuple[str, Sequence[str]], ...] = (
 
 def _point(x: Any, rows: Sequence[Row], agents: set[AgentKey]) -> Point:
     cells: dict[AgentKey, list[list[float]]] = defaultdict(list)
-    for row in rows:
-        if agent_of(row) in agents and row["value"] is not None:
-            values = row.get("episode_values") or [row["value"]]
-            cells[agent_of(row)].append([math.nan if v is None else float(v) for v in values])
+    shown = [row for row in rows if agent_of(row) in agents]
+    for row in shown:
+        if row["value"] is not None or diverged(row):
+            cells[agent_of(row)].append(episode_values(row))
     means = [np.mean([np.nanmean(trial) for trial in trials]) for trials in cells.values()]
     found = statistics.aggregate(list(cells.values()), lambda scores: scores.mean(axis=-1))
     value = float(np.mean(means)) if means else math.nan
-    return Point(x, value, found.low, found.high)
+    counts = (found.num_runs, sum(map(diverged, shown)))
+    return Point(x, value, found.low, found.high, *counts)
 
 
 def _table(knob: str, rows: Sequence[Row]) -> Table:
@@ -206,10 +211,16 @@ def _table(knob: str, rows: Sequence[Row]) -> Table:
 
 
 def _cell(point: Point | None, metric: str) -> Cell:
-    if point is None or not math.isfinite(point.value):
+    if point is None or math.isnan(point.value):
         return Cell()
     write = model.error_text if metric == PREDICTION[0] else model.return_text
-    measured = Measure(metric, point.value, low=point.low, high=point.high)
+    measured = Measure(
+        metric, point.value, low=point.low, high=point.high, num_trials=point.num_runs,
+        num_diverged=point.num_diverged,
+    )  # fmt: skip
+    if point.num_diverged:
+        said = model.diverged_text(point.num_diverged, point.num_runs, "runs")
+        return Cell(((said, ""),), measures=(measured,))
     pieces = [(write(point.value), "")]
     if math.isfinite(point.low):
         pieces.append((f"[{write(point.low)}, {write(point.high)}]", ""))

@@ -43,14 +43,18 @@ class Shortfall(NamedTuple):
 
 
 def mean_and_std(values: ArrayLike) -> tuple[float, float]:
-    """Returns the mean and the sample standard deviation (n - 1) of finite values over trials.
+    """Returns the mean and the sample standard deviation (n - 1) of values over trials.
 
-    The deviation of a single trial is NaN, not 0: one trial says nothing about the spread.
+    NaN, a trial without a value, is passed over. An infinite value, a trial that diverged, is not:
+    the mean is infinite then, and the deviation NaN. The deviation of a single trial is NaN, too,
+    not 0: one trial says nothing about the spread.
     """
-    array = _finite(values)
+    array = np.asarray(values, np.float64).reshape(-1)
+    array = array[~np.isnan(array)]
     if array.size == 0:
         return math.nan, math.nan
-    return float(array.mean()), float(array.std(ddof=1)) if array.size > 1 else math.nan
+    spread_is_known = array.size > 1 and np.isfinite(array).all()
+    return float(array.mean()), float(array.std(ddof=1)) if spread_is_known else math.nan
 
 
 def mean_interval(

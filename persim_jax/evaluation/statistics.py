@@ -1,8 +1,9 @@
 """Statistics over runs, cells and methods that a few outlying numbers cannot carry; numpy only.
 
 A *cell* is one number of a table: one agent under one behavior. It holds a run per trial, and a run
-holds its episodes. A run's score is the mean over its episodes. What is said of a method is said of
-the scores of all its cells: their interquartile mean, and how often they beat another method's.
+holds its episodes. A run's score is the mean over its episodes: infinite, the worst that there is,
+for a run that diverged, and NaN, passed over, for one without a score. What is said of a method is
+said of the scores of all its cells: their interquartile mean, and how often they beat another's.
 
 Intervals are bootstrapped, stratified by cell: the cells are those of the table, not a sample, so a
 resample keeps every cell and draws within it. Of n trials it draws n - 1 with replacement (Rao and
@@ -56,13 +57,12 @@ class Pooled(NamedTuple):
 
 
 def interquartile_mean(values: ArrayLike) -> float:
-    """Returns the mean of the middle half of finite values; NaN if there is none.
+    """Returns the mean of the middle half of values that are not NaN; NaN if there is none.
 
     Of n values, sorted, the floor(n / 4) smallest and as many of the largest are left out, as in
-    `scipy.stats.trim_mean(values, 0.25)`.
+    `scipy.stats.trim_mean(values, 0.25)`. So it is finite while at most floor(n / 4) are infinite.
     """
-    array = np.asarray(values, np.float64).reshape(-1)
-    array = array[np.isfinite(array)]
+    array = _scored(values)
     return float(_trimmed_mean(array)) if array.size else math.nan
 
 
@@ -70,8 +70,9 @@ def probability_of_improvement(a: ArrayLike, b: ArrayLike) -> float:
     """Returns the share of pairs (x of `a`, y of `b`) with x above y, ties counted half.
 
     It is Mann and Whitney's U over n m. The two need not be of one length. NaN if one is empty.
+    Values that are NaN are passed over; infinite ones are above or below all others.
     """
-    first, second = (_finite(x) for x in (a, b))
+    first, second = (_scored(x) for x in (a, b))
     if not (first.size and second.size):
         return math.nan
     return float(_share_above(first, second))
@@ -87,7 +88,7 @@ def aggregate(
     """Returns a statistic of the scores of all cells' runs, with its stratified interval.
 
     Args:
-      cells: Cells; one without a finite score is passed over.
+      cells: Cells; one without a score is passed over.
       statistic: From scores `[..., R]` to numbers `[...]`; the interquartile mean if not given.
       level: Coverage of the interval.
       num_resamples: Bootstrap resamples.
@@ -168,7 +169,7 @@ def median_interval(
     Raises:
       ValueError: If the level is not between 0 and 1.
     """
-    kept = [found for trial in trials if (found := _finite(trial)).size]
+    kept = [found for trial in trials if (found := _scored(trial)).size]
     if not kept:
         return Estimate(math.nan)
     rng = np.random.default_rng(seed)
@@ -187,14 +188,19 @@ class _Scores(NamedTuple):
 
     @classmethod
     def of(cls, cell: Cell) -> _Scores:
-        trials = [kept for trial in cell if (kept := _finite(trial)).size]
+        trials = [kept for trial in cell if (kept := _scored(trial)).size]
         runs = np.array([trial.mean() for trial in trials], np.float64)
         return cls(runs, trials[0] if len(trials) == 1 else np.empty(0))
 
     def resampled(self, num_resamples: int, rng: np.random.Generator) -> Array:
-        """Scores of resampled runs `[num_resamples, max(T - 1, 1)]`; NaN if nothing can vary."""
+        """Scores of resampled runs `[num_resamples, max(T - 1, 1)]`; NaN if nothing can vary.
+
+        A single run that diverged stays so, however its episodes are drawn.
+        """
         if self.runs.size > 1:
             return _drawn(self.runs, num_resamples, rng)
+        if np.isinf(self.runs).all():
+            return np.full((num_resamples, 1), self.runs[0])
         if self.episodes.size < 2:
             return np.full((num_resamples, 1), np.nan)
         return np.asarray(_drawn(self.episodes, num_resamples, rng).mean(axis=1, keepdims=True))
@@ -237,9 +243,11 @@ def _trimmed_mean(values: Array, num_runs: int | None = None) -> Array:
 
 
 def _share_above(a: Array, b: Array) -> Array:
-    """Share of pairs with `a [..., n]` above `b [..., m]`, ties half."""
+    """Share of pairs with `a [..., n]` above `b [..., m]`, ties half; NaN with any NaN."""
     first, second = a[..., :, None], b[..., None, :]
-    return np.asarray((0.5 * (first > second) + 0.5 * (first >= second)).mean(axis=(-2, -1)))
+    share = (0.5 * (first > second) + 0.5 * (first >= second)).mean(axis=(-2, -1))
+    unknown = np.isnan(a).any(axis=-1) | np.isnan(b).any(axis=-1)
+    return np.asarray(np.where(unknown, np.nan, share))
 
 
 def _estimate(value: float, draws: Array, level: float) -> Estimate:
@@ -251,6 +259,6 @@ def _estimate(value: float, draws: Array, level: float) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _finite(values: ArrayLike) -> Array:
+def _scored(values: ArrayLike) -> Array:
     array = np.asarray(values, np.float64).reshape(-1)
-    return np.asarray(array[np.isfinite(array)])
+    return np.asarray(array[~np.isnan(array)])

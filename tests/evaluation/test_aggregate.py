@@ -18,6 +18,10 @@ def test_mean_and_std_over_trials_by_hand() -> None:
     assert math.isnan(std)
     assert all(map(math.isnan, aggregate.mean_and_std([])))
     assert aggregate.mean_and_std([1.0, math.nan, 3.0])[0] == 2.0
+    # A trial that diverged is not one without a value.
+    mean, std = aggregate.mean_and_std([1.0, math.inf, 3.0])
+    assert mean == math.inf
+    assert math.isnan(std)
 
 
 def test_interval_of_a_mean_is_scipys() -> None:

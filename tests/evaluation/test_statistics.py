@@ -154,6 +154,27 @@ def test_cells_without_a_score_are_passed_over() -> None:
     assert math.isnan(aggregate([]).value)
 
 
+def test_runs_that_diverged_have_the_worst_score() -> None:
+    inf = math.inf
+    # One of four is left out at each end; a second one that diverged is not.
+    assert interquartile_mean([1.0, 2.0, 4.0, inf]) == 3.0
+    assert interquartile_mean([1.0, 2.0, inf, inf]) == inf
+    # Of six pairs: 1 is above -inf once, and two that diverged are level.
+    assert probability_of_improvement([1.0, -inf, -inf], [2.0, -inf]) == (1 + 0.5 + 0.5) / 6
+    # A run is lost with one of its episodes, and a single run stays lost in every resample.
+    lost, fine = [[0.1, inf, 0.1]], [[0.5, 0.6, 0.7]]
+    found = improvement([lost], [fine], lower_is_better=True)
+    assert (found.value, found.low, found.high, found.num_runs) == (0.0, 0.0, 0.0, 1)
+    assert aggregate([lost, fine]).num_runs == 2
+
+
+def test_a_single_episode_on_either_side_leaves_no_interval() -> None:
+    found = improvement([[[2.0]]], [[[1.0, 1.0]]])
+    assert found.value == 1.0
+    assert math.isnan(found.low)
+    assert math.isnan(improvement([[[2.0, 2.0]]], [[[1.0]]]).high)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="1 cells against 0"):
         improvement([[[1.0]]], [])

@@ -1,4 +1,5 @@
 import pathlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 from experiments.records import IDENTITY, Row, append_rows, changing_rows, read_rows
 from experiments.reporting.accept import accept_rows, file_of, prune, settle
 from tests.experiments.synthetic import returns, row
+
+OLD, BETWEEN, NEW = (digit * 10 for digit in "abc")
 
 
 def at(made: Row, hour: int) -> Row:
@@ -27,63 +30,108 @@ def values(rows: list[Row]) -> list[float]:
 
 
 def test_the_latest_complete_run_counts_not_the_best(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(9, "old"), tmp_path)
-    found = accept_rows(run(3 + 7, "new") + run(8, "between"), tmp_path)
+    accept_rows(run(9, OLD), tmp_path)
+    found = accept_rows(run(3 + 7, NEW) + run(8, BETWEEN), tmp_path)
     assert values(read_rows(tmp_path)) == [11.0] * 5
     assert (found.num_taken, found.num_pruned) == (5, 5)
     assert [path.name for path in found.files] == ["random.jsonl"]
     assert len(found.notes) == 1
-    assert "5 rows of code between are older than those kept" in found.notes[0]
+    assert f"5 rows of code {BETWEEN} are older than those kept" in found.notes[0]
 
 
 def test_an_older_run_is_not_taken_over_a_newer_one(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(9, "new"), tmp_path)
-    found = accept_rows(run(2, "old"), tmp_path)
+    accept_rows(run(9, NEW), tmp_path)
+    found = accept_rows(run(2, OLD), tmp_path)
     assert values(read_rows(tmp_path)) == [10.0] * 5
     assert (found.num_taken, found.files) == (0, ())
     assert "PerSim, returns, MountainCar, Random, trial 0" in found.notes[0]
 
 
 def test_an_incomplete_run_is_not_taken_over_a_complete_one(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(1, "old"), tmp_path)
-    found = accept_rows(run(9, "new", agents=3), tmp_path)
+    accept_rows(run(1, OLD), tmp_path)
+    found = accept_rows(run(9, NEW, agents=3), tmp_path)
     assert values(read_rows(tmp_path)) == [2.0] * 5
     assert found.num_taken == 0
     assert found.notes == (
-        "not taken, PerSim, returns, MountainCar, Random, trial 0: 3 rows of code new lack agents "
-        "3, 4, which kept rows have",
+        f"not taken, PerSim, returns, MountainCar, Random, trial 0: 3 rows of code {NEW} lack "
+        "agents 3, 4, which kept rows have",
     )
 
 
 def test_a_complete_run_replaces_an_incomplete_one(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(9, "old", agents=2), tmp_path)
+    accept_rows(run(9, OLD, agents=2), tmp_path)
     # Earlier, but whole: two agents' numbers of another code version are none of a job's five.
-    found = accept_rows(run(3, "new"), tmp_path)
+    found = accept_rows(run(3, NEW), tmp_path)
     assert values(read_rows(tmp_path)) == [4.0] * 5
     assert found.notes == ()
 
 
 def test_two_halves_of_one_code_version_make_a_whole(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(1, "old"), tmp_path)
-    rows = run(9, "new")
+    accept_rows(run(1, OLD), tmp_path)
+    rows = run(9, NEW)
     # Taken together they are complete, whichever workdirs they came from.
     assert accept_rows(rows[:2] + rows[2:], tmp_path).num_taken == 5
     assert accept_rows([at(rows[0], 11)], tmp_path).num_taken == 1
 
 
 def test_another_config_does_not_hide_agents_of_a_kept_one(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(1, "old"), tmp_path)
-    found = accept_rows(run(9, "new", agents=3, model={"rank": 4}), tmp_path)
+    accept_rows(run(1, OLD), tmp_path)
+    found = accept_rows(run(9, NEW, agents=3, model={"rank": 4}), tmp_path)
     assert found.num_taken == 0
     assert "lack agents 3, 4" in found.notes[0]
     # All five stand beside the kept ones: another digest is another identity.
-    assert accept_rows(run(9, "new", model={"rank": 4}), tmp_path).num_taken == 5
+    assert accept_rows(run(9, NEW, model={"rank": 4}), tmp_path).num_taken == 5
     assert len(read_rows(tmp_path)) == 10
 
 
+@pytest.mark.parametrize("complete_first", [True, False])
+def test_of_two_new_configs_the_later_does_not_hide_agents_of_the_other(
+    complete_first: bool,
+) -> None:
+    complete, lacking = run(2, OLD, agents=3), run(3, NEW, agents=1, model={"rank": 4})
+    rows = complete + lacking if complete_first else lacking + complete
+    kept, notes = settle([], rows)
+    assert values(kept) == [3.0] * 3
+    assert len(notes) == 1
+    assert f"1 row of code {NEW} lack agents 1, 2, which kept rows have" in notes[0]
+    # The complete one measured later is the one that tables show: nothing is lost.
+    kept, notes = settle([], run(4, OLD, agents=3) + lacking)
+    assert (len(kept), notes) == (4, [])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sets(st.integers(0, 3), min_size=1)),
+        max_size=5,
+        unique_by=lambda made: made[0],
+    ),
+    st.integers(0, 5),
+    st.randoms(),
+)
+def test_accepting_at_once_is_accepting_one_run_after_the_other(
+    made: list[tuple[int, set[int]]], num_kept: int, random: Any
+) -> None:
+    runs = [
+        [
+            at(row("rmse_mean", float(hour), agent, trial=trial, model={"rank": hour}), hour)
+            for agent in agents
+            for trial in (0, 1)
+        ]
+        for hour, agents in made
+    ]
+    kept = [made for one in runs[:num_kept] for made in one]
+    before = list(kept)
+    for one in sorted(runs[num_kept:], key=lambda rows: rows[0]["measured_at"]):
+        kept, _ = settle(kept, one)
+    rows = [made for one in runs[num_kept:] for made in one]
+    random.shuffle(rows)
+    together, _ = settle(before, rows)
+    assert {id(made) for made in together} == {id(made) for made in kept}
+
+
 def test_errors_alone_do_not_need_returns(tmp_path: pathlib.Path) -> None:
-    accept_rows(run(1, "old"), tmp_path)
-    errors = [at(row("rmse_mean", 0.1, agent, code_version="new"), 9) for agent in range(5)]
+    accept_rows(run(1, OLD), tmp_path)
+    errors = [at(row("rmse_mean", 0.1, agent, code_version=NEW), 9) for agent in range(5)]
     assert accept_rows(errors, tmp_path).num_taken == 5
     assert len(read_rows(tmp_path)) == 10
 
@@ -98,8 +146,8 @@ def test_rows_go_to_the_files_of_their_kind() -> None:
 
 def test_pruning_leaves_one_row_of_each_identity(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "mountain_car" / "random.jsonl"
-    extra = at(row("error_growth_per_step", 1.1, code_version="old"), 1)
-    append_rows(path, [*run(1, "old"), extra, *run(9, "new"), *run(5, "between", agents=4)])
+    extra = at(row("error_growth_per_step", 1.1, code_version=OLD), 1)
+    append_rows(path, [*run(1, OLD), extra, *run(9, NEW), *run(5, BETWEEN, agents=4)])
     assert prune(tmp_path) == 9
     found = read_rows(tmp_path)
     # What the new version did not measure stays, and says by whom it was measured.
@@ -130,7 +178,7 @@ def test_there_is_one_row_per_identity_and_none_is_lost(made: list[tuple[int, ..
 
 def test_a_change_that_fails_leaves_the_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "rows.jsonl"
-    append_rows(path, run(1, "old"))
+    append_rows(path, run(1, OLD))
     before = path.read_bytes()
     with pytest.raises(ValueError, match="lacks environment"), changing_rows(path) as rows:
         rows[:] = [{"value": 1.0}]

@@ -88,6 +88,8 @@ def test_rows_of_the_prediction_test_are_those_of_numpy(predicted):
             row = rows[agent_id, metric]
             assert row["value"] == (None if value is None else pytest.approx(value, rel=2e-4))
             assert row["num_episodes"] == 6
+        for metric in ("rmse_mean", "r2_median"):
+            assert rows[agent_id, metric]["episodes_diverged"] == 0
         found = rows[agent_id, "rmse_mean"]["episode_values"]
         assert [e for e, value in enumerate(found) if value is not None] == kept
         np.testing.assert_allclose([found[e] for e in kept], rmse, rtol=2e-4)
@@ -136,6 +138,9 @@ def test_a_diverging_model_is_not_left_out_of_the_mean(tmp_path):
     for row in where.rows():
         expected = 0.0 if row["metric"] == "episodes_left_out" else None
         assert row["value"] == expected
+    # Null for another reason than those of agents without a score.
+    found = {row["metric"]: row for row in where.rows()}
+    assert [found[name]["episodes_diverged"] for name in ("rmse_mean", "r2_median")] == [2, 2]
 
 
 def test_an_agent_is_measured_once(predicted, monkeypatch):

@@ -25,7 +25,8 @@ def test_trials_weigh_the_same_whatever_their_episodes() -> None:
 
 
 def test_a_trial_without_a_value_is_not_counted() -> None:
-    made = measure([returns([-100.0, -110.0]), row("return_mean", math.nan, trial=1)], PAPER)
+    empty = row("return_mean", math.nan, trial=1, episodes_diverged=0)
+    made = measure([returns([-100.0, -110.0]), empty], PAPER)
     assert (made.value, made.num_trials) == (-105.0, 1)
     assert math.isnan(made.std)
     # One trial lacks its episodes, so the interval would be that of the other alone.
@@ -34,7 +35,7 @@ def test_a_trial_without_a_value_is_not_counted() -> None:
 
 
 def test_all_values_missing_is_no_verdict() -> None:
-    made = measure([row("return_mean", None)], PAPER)
+    made = measure([row("return_mean", None, episodes_diverged=0)], PAPER)
     assert math.isnan(made.value)
     assert (made.num_trials, made.verdict) == (0, "")
 

@@ -92,6 +92,7 @@ def test_no_ablation_makes_no_table() -> None:
     assert ablation_tables([errors([0.1, 0.2], "persim")], "mountain_car") == []
 
 
-def test_a_lost_model_is_no_score() -> None:
+def test_a_lost_model_has_the_worst_score() -> None:
     rows = [row("rmse_mean", math.inf), errors([0.1, 0.2], "cadm_pets")]
-    assert math.isnan(overview_table(rows, "rmse_mean").lines[0].cells[0].measures[0].value)
+    better = overview_table(rows, "rmse_mean").lines[0].cells[0].measures[0]
+    assert (better.value, better.verdict) == (0.0, "worse")

@@ -247,6 +247,18 @@ def test_dirty_rows_need_leave(tmp_path: pathlib.Path) -> None:
         accept_rows([], tmp_path)
 
 
+@pytest.mark.parametrize("version", ["0.1.0", "unversioned", "2026.10.1", "20261001", "main"])
+def test_rows_measured_without_git_need_leave(tmp_path: pathlib.Path, version: str) -> None:
+    loose = row("rmse_mean", 1.0, code_version=version)
+    with pytest.raises(ValueError, match="measured outside a git checkout: run from a clone"):
+        accept_rows([loose], tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert accept_rows([loose], tmp_path, allow_dirty=True).num_taken == 1
+    # Longer where ten digits name two commits.
+    for commit in ("2f24df6d02", "2f24df6d02a", "2f24df6d02" * 4):
+        assert accept_rows([row("rmse_mean", 1.0, 1, code_version=commit)], tmp_path).num_taken == 1
+
+
 @pytest.mark.slow
 def test_command_line(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "run"

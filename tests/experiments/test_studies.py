@@ -88,6 +88,18 @@ def test_probabilities_are_drawn_with_their_intervals(tmp_path: pathlib.Path) ->
         plot_curves([], tmp_path / "c.png", "data")
 
 
+def test_a_line_breaks_where_a_run_diverged(tmp_path: pathlib.Path) -> None:
+    ranks = [
+        made | {"measured_at": f"2026-01-0{rank}"}
+        for rank, value in ((1, 0.001), (2, float("inf")), (4, 0.1))
+        for made in varied("model.rank", rank, row("rmse_mean", value, model={"rank": rank}))
+    ]
+    figure = plot_curves(knob_curves(ranks, "model.rank"), tmp_path / "a.png", "rank")
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [0.001, np.nan, 0.1])
+    assert axes.get_yscale() == "log"
+
+
 def newcomer(count: int, value: float, told: str = "", policy: str = "behavior") -> Row:
     metric = f"rmse_newcomers_{policy}_{count}_transitions{told}"
     return row(metric, value, agent_values=[value] * 10) | {"agent_id": None, "covariates": {}}
