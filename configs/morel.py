@@ -91,6 +91,7 @@ def _paper(environment: str) -> dict[str, Any]:
     """
     section = _default(environment)
     section |= {"hidden": (512, 512), "num_paths": 200, "chunk": 10}
+    section["train"]["schedule"] = "constant"
     section["policy"]["hidden"] = (64, 64)
     section["learner"] |= {
         "discount": 0.999,

@@ -13,7 +13,7 @@ import envs
 from experiments.families import SECTION as SECTION
 from experiments.families import family_digest
 from experiments.settings import typed
-from experiments.stamps import config_digest
+from experiments.stamps import config_digest, without_later
 from persim_jax.learners.offline import OfflineConfig
 from persim_jax.methods.offline import (
     AUGMENTED,
@@ -60,7 +60,7 @@ def method_digest(config: Mapping[str, Any], method: str) -> str:
     and prediction test and, where no simulator is behind it, without the model, together with the
     settings of this learner for this view of the data.
     """
-    about = parse_name(method)
+    about, config = parse_name(method), without_later(config)
     if about is None:
         return family_digest(config, method)
     if SECTION not in config:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import envs
 from experiments.morel_settings import morel_own, morel_settings
 from experiments.settings import persim_config, typed
-from experiments.stamps import config_digest
+from experiments.stamps import config_digest, without_later
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods import cadm, morel
 from persim_jax.methods.ablations import AGENTS, AblationSettings, ablation_settings
@@ -135,7 +135,7 @@ def check(config: Config, methods: tuple[str, ...]) -> None:
 
 def family_digest(config: Config, name: str) -> str:
     """Digest of what the rows of a method depend on, its own settings included."""
-    family = family_of(name)
+    family, config = family_of(name), without_later(config)
     section = config.get(SECTION, {}).get(family.section) if family else None
     if family is None or section is None:
         return config_digest(config)

@@ -79,12 +79,15 @@ def share_rows(name: str, workdir: Workdir, world: World, fitted: MorelPolicies)
 
     `unknown_data` is the share of the data above the threshold, `unknown_visited` the share of
     imagined steps, in the last updates, that led into HALT and `halted_episodes` that of episodes.
+    Who diverged has none.
     """
     agents = [None] if name == POOLED else list(world.agents.test_ids)
     rows = []
     for agent_id in agents:
         about = {} if agent_id is None else agent_fields(world, agent_id)
         lane = fitted.lane_of(-1 if agent_id is None else world.agents.row_of(agent_id))
+        if int(fitted.diverged_at[lane]) != GOOD:
+            continue
         values = {
             "unknown_data": fitted.unknown[lane],
             "unknown_visited": fitted.metrics["unknown"][lane],

@@ -25,6 +25,7 @@ from rich.console import Console
 
 from configs.baselines import CONTINUOUS_GRID, CONTINUOUS_STEPS, GRID, STEPS
 from experiments import settings
+from experiments.accelerators import set_up_jax
 from experiments.baseline_settings import SECTION, method_digest, offline_settings
 from experiments.baselines import synthetic_of
 from experiments.measure import agent_fields, episode_obs
@@ -142,7 +143,10 @@ def _states_at(
 def validation_returns(
     workdir: Workdir, world: World, name: str, fitted: Any, episodes: int
 ) -> np.ndarray:
-    """Returns of the validation agents' own episodes, `[agents, episodes]`, in one program."""
+    """Returns of the validation agents' own episodes, `[agents, episodes]`, in one program.
+
+    Who diverged has -inf, the worst that there is, so that no setting is chosen for it.
+    """
     ids = world.agents.validation_ids
     obs = jnp.concatenate([episode_obs(workdir, world, i, episodes) for i in ids])
     rows = jnp.repeat(jnp.asarray([world.agents.row_of(i) for i in ids], jnp.int32), episodes)
@@ -151,7 +155,10 @@ def validation_returns(
         find_method(name).policy, fitted, None, rows, obs, None,
         workdir.config["evaluation"]["width"] or len(rows),
     )  # fmt: skip
-    return np.asarray(found, np.float64).reshape(len(ids), episodes)
+    values = np.array(found, np.float64).reshape(len(ids), episodes)
+    lost = [fitted.diverged(world.agents.row_of(i)) is not None for i in ids]
+    values[np.asarray(lost)] = -np.inf
+    return values
 
 
 def _rows(
@@ -178,7 +185,8 @@ def choose(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row["metric"] == METRIC:
             setting = (row["field"], row["field_value"], row["num_steps"])
-            found[row["environment"], row["method"]][setting].append(float(row["value"]))
+            value = -np.inf if row["value"] is None else float(row["value"])
+            found[row["environment"], row["method"]][setting].append(value)
     lines = []
     for (environment, method), settings_ in sorted(found.items()):
         means = sorted(((np.mean(v), s, len(v)) for s, v in settings_.items()), reverse=True)
@@ -198,8 +206,13 @@ def main(argv: Sequence[str]) -> None:
         return
     config = FLAGS.config.to_dict()
     settings.check(config, ("bcq_a",))
+    set_up_jax(deterministic=True, compile_cache=None)
     world = make_world(config)
-    with Display(Console()) as display, opened(FLAGS.workdir, config) as workdir:
+    with (
+        jax.default_matmul_precision(config["matmul_precision"]),
+        Display(Console()) as display,
+        opened(FLAGS.workdir, config) as workdir,
+    ):
         dataset = make_dataset(workdir, world, display)
         discrete = world.env.spec.discrete
         found = list(grid_settings(discrete, FLAGS.learners, FLAGS.views))

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from configs.morel import GRID
 from experiments import families, settings
+from experiments.accelerators import set_up_jax
 from experiments.baseline_settings import SECTION, method_digest
 from experiments.measure import agent_fields
 from experiments.progress import Display
@@ -130,8 +131,13 @@ def main(argv: Sequence[str]) -> None:
     config = FLAGS.config.to_dict()
     settings.check(config, tuple(FLAGS.methods))
     families.check(config, tuple(FLAGS.methods))
+    set_up_jax(deterministic=True, compile_cache=None)
     world = make_world(config)
-    with Display(Console()) as display, opened(FLAGS.workdir, config) as workdir:
+    with (
+        jax.default_matmul_precision(config["matmul_precision"]),
+        Display(Console()) as display,
+        opened(FLAGS.workdir, config) as workdir,
+    ):
         dataset = make_dataset(workdir, world, display)
         tune(workdir, world, dataset, FLAGS.methods, GRID, display, FLAGS.episodes)
         print("\n".join(choose(workdir.rows())))

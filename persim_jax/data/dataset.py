@@ -125,6 +125,19 @@ class OfflineDataset(flax.struct.PyTreeNode):
         )
 
 
+def refuse_inputs(dataset: OfflineDataset, method: str) -> None:
+    """Refuses data with exogenous inputs, which PerSim alone takes.
+
+    Raises:
+      ValueError: Names the inputs.
+    """
+    if dataset.inputs is not None:
+        raise ValueError(
+            f"the data have exogenous inputs ({', '.join(dataset.info.input_names)}), which "
+            f"{method} does not take: use persim, or make a dataset without them"
+        )
+
+
 def validate(dataset: OfflineDataset) -> None:
     """Checks that a dataset keeps its word; the message says where it does not.
 

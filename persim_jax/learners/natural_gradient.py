@@ -71,6 +71,11 @@ class NaturalGradientConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount is {self.discount}: it must lie in (0, 1]")
+        for name in ("backtracks", "clone_steps", "damping"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+        if not 0 <= self.gae_lambda <= 1:
+            raise ValueError(f"gae_lambda is {self.gae_lambda}: it must lie in [0, 1]")
         if self.max_kl <= 0:
             raise ValueError(f"max_kl is {self.max_kl}: it must be positive")
 

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from persim_jax import mesh as mesh_lib
 from persim_jax import training
-from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.dataset import OfflineDataset, refuse_inputs, validate
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
 from persim_jax.models.base import DynamicsModel, ModelParams
@@ -157,6 +157,7 @@ def fit(
       DivergedError: A member's loss is no longer finite; says which.
     """
     validate(dataset)
+    refuse_inputs(dataset, recipe.name)
     trained = recipe.model(dataset, settings, settings.ensemble_size + settings.spare_members)
     data = jax.tree.map(jnp.asarray, recipe.data(dataset, settings))
     train = recipe.train(dataset, settings)

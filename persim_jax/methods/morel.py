@@ -19,7 +19,7 @@ import numpy as np
 
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.collect import memoryless
-from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.dataset import OfflineDataset, refuse_inputs, validate
 from persim_jax.learners.natural_gradient import NaturalGradient, make_natural_gradient
 from persim_jax.learners.policies import StochasticPolicy
 from persim_jax.methods import morel_lanes
@@ -146,12 +146,18 @@ def fit(
     if name not in NAMES:
         raise ValueError(f"{name!r} is no form of MOReL: use one of {', '.join(NAMES)}")
     validate(dataset)
+    refuse_inputs(dataset, name)
     config, monitor = settings.config, monitor or Monitor()
     agents = (-1,) if name == POOLED else settings.agents
     if not agents:
         raise ValueError(f"{name} has no agents to learn for: give their rows")
     lanes = make_lanes(key, dataset, task, agents)
     model = model or ensemble(dataset, config)
+    if model.num_members != config.ensemble_size:
+        raise ValueError(
+            f"the model has {model.num_members} members and the settings ensemble_size "
+            f"{config.ensemble_size}: each member's episodes are its own, so give as many"
+        )
     learner = make_natural_gradient(task.spec, config.learner)
     state = morel_lanes.start(model, learner, config.train, config.width, lanes)
     state = monitor.restore(state)

@@ -97,6 +97,8 @@ class CadmConfig(CadmChoices):
         for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.context_features:
+            raise ValueError("context_features is empty: give the context encoder a hidden layer")
         sizes = {"decays": len(self.features) + 1, "context_decays": len(self.context_features)}
         for name, size in sizes.items():
             if len(getattr(self, name)) != size:

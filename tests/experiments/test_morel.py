@@ -188,6 +188,10 @@ def test_shares_are_of_the_lane_of_each_agent(tmp_path):
         np.testing.assert_allclose(data[agent_id]["value"], 0.1 * (index + 1), rtol=1e-5)
         np.testing.assert_allclose(data[agent_id]["threshold"], 0.1 * index, atol=1e-6)
     assert {r["value"] for r in rows if r["metric"] != "unknown_data"} == {0.25}
+    # Who diverged has learned nothing that its numbers could be of.
+    lost = fitted_of(world, diverged_at=[-1, 2, -1, -1, -1])
+    left = {r["agent_id"] for r in share_rows("morel_a", where, world, lost)}
+    assert left == {*world.agents.test_ids} - {world.agents.test_ids[1]}
     pooled = fitted_of(world, unknown=[0.1] * 5).replace(agents=jnp.full(5, -1))
     rows = share_rows("morel_p", where, world, pooled)
     assert [(r["agent_id"], r["metric"]) for r in rows] == [

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import stamps
+from experiments.baseline_settings import method_digest
+from tests.experiments.jobs import tiny
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
@@ -95,6 +97,33 @@ def test_an_option_that_came_later_is_in_no_digest_until_it_is_used(
     assert stamps.config_digest(new | {"seed": 4}) != digest
     assert stamps.config_digest({"planner": {"horizon": 5, "sizes": (1, 3)}}) != digest
     assert new == {"planner": {"horizon": 5, "sizes": (1, 2)}, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        ("cadm_pets", "baselines.cadm.network.new"),
+        ("morel_a", "baselines.morel.new"),
+        ("concat_mlp", "baselines.ablations.new"),
+        ("bcq_p", "baselines.train.new"),
+        ("persim", "planner.new"),
+    ],
+)
+def test_a_later_option_of_a_method_renames_no_row_of_it(
+    method: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new, used = (tiny("cart_pole") for _ in range(3))
+    for config, value in ((new, 0), (used, 1)):
+        section = config
+        *path, last = field.split(".")
+        for name in path:
+            section = section[name]
+        section[last] = value
+    before = method_digest(old, method)
+    assert method_digest(new, method) != before
+    monkeypatch.setattr(stamps, "LATER_FIELDS", {field: 0})
+    assert method_digest(new, method) == before
+    assert method_digest(used, method) != before
 
 
 def test_the_command_can_be_typed_again(monkeypatch: pytest.MonkeyPatch) -> None:

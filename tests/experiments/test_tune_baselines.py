@@ -64,6 +64,12 @@ def test_the_best_mean_over_agents_and_behaviors_comes_first():
     assert choose(rows)[1].startswith("cart_pole cql_a: weight 1, 10 steps")
 
 
+def test_a_setting_under_which_an_agent_diverged_comes_last():
+    rows = [row("cql_a", 5.0, 10, 1.0), row("cql_a", 99.0, 10, 4.0), row("cql_a", None, 10, 4.0)]
+    assert [line.split(": ")[1].split(",")[0] for line in choose(rows)] == ["weight 1", "weight 4"]
+    assert "mean return -inf over 2 agents" in choose(rows)[1]
+
+
 @pytest.mark.slow
 @pytest.mark.optimizes
 def test_tuning_looks_at_validation_agents_only_and_at_no_setting_twice(tmp_path, monkeypatch):

@@ -164,6 +164,10 @@ def test_cloning_recovers_a_mean_and_keeps_the_deviation():
     [
         ({"cg_steps": 0}, "cg_steps is 0: it must be at least 1"),
         ({"discount": 1.5}, r"discount is 1\.5: it must lie in \(0, 1\]"),
+        ({"gae_lambda": 5.0}, r"gae_lambda is 5\.0: it must lie in \[0, 1\]"),
+        ({"backtracks": -1}, "backtracks is -1: it must not be negative"),
+        ({"clone_steps": -1}, "clone_steps is -1: it must not be negative"),
+        ({"damping": -0.1}, r"damping is -0\.1: it must not be negative"),
         ({"max_kl": 0.0}, r"max_kl is 0\.0: it must be positive"),
     ],
 )

@@ -46,6 +46,16 @@ def fitted():
     return fit(VANILLA, SETTINGS, monitor=monitor), states
 
 
+def test_inputs_that_are_not_taken_are_named():
+    dataset = make_dataset()
+    given = dataset.replace(
+        inputs=np.zeros((*dataset.actions.shape, 1), np.float32),
+        info=dataclasses.replace(dataset.info, input_names=("meal",)),
+    )
+    with pytest.raises(ValueError, match=r"exogenous inputs \(meal\), which cadm_vanilla does not"):
+        fit(VANILLA, SETTINGS, given)
+
+
 def test_as_many_epochs_as_the_steps_take():
     dataset = make_dataset()  # 240 steps, seven minibatches of 32
     assert training_of(dataset, SETTINGS).num_epochs == -(-600 // 7)

@@ -253,5 +253,7 @@ def test_names_and_agents_that_are_missing_are_told():
             function()
     with pytest.raises(ValueError, match="morel_a has no agents to learn for"):
         run(agents=())
+    with pytest.raises(ValueError, match="model has 2 members and the settings ensemble_size 4"):
+        run(config=dataclasses.replace(CONFIG, ensemble_size=4))
     method = find_method("morel_p")
     assert (method.plans, method.model) == (False, None)

@@ -185,6 +185,7 @@ def test_a_coordinate_that_does_not_carry_over_is_predicted_itself():
         ({"target": "absolute"}, "target 'absolute' is unknown"),
         ({"history_length": 0}, "history_length is 0"),
         ({"decays": (0.1,)}, r"decays are \(0.1,\): there are 3 layers"),
+        ({"context_features": (), "context_decays": ()}, "context_features is empty"),
         ({"angles": (3,)}, r"angles are \(3,\)"),
         ({"angles": (1,), "unseen": (1,)}, "what is not seen is no angle"),
     ],
