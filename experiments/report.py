@@ -84,7 +84,8 @@ def main(argv: Sequence[str]) -> None:
 
 def _accept(workdir: pathlib.Path, results: pathlib.Path, allow_dirty: bool) -> None:
     """Takes the rows of a folder into results, and says what it did."""
-    found = accept_rows(read_workdir(workdir).rows, results, allow_dirty)
+    # What a sweep found in results when it began is there already.
+    found = accept_rows(read_workdir(workdir, elsewhere=False).rows, results, allow_dirty)
     for note in found.notes:
         print(note)
     files = f" into {', '.join(map(str, found.files))}" if found.files else ""

@@ -76,6 +76,11 @@ class Prepared:
     factor: float
     version: str
 
+    def write_plan(self) -> None:
+        """Writes the plan into the index, done jobs included: a report shows what was asked for."""
+        todo = self.todo
+        self.index.announce(todo.jobs, self.seconds, todo.done, todo.elsewhere)
+
 
 def prepare(
     plan: Sequence[Planned], folder: Path, results: Path, retry_failed: bool = False
@@ -108,12 +113,12 @@ def run_jobs(prepared: Prepared, executor: Executor, console: Console) -> bool:
     queue, running = Queue(todo.jobs, seconds), dict[str, Planned]()
     view = View(console, todo.jobs, len(todo.done), seconds, executor.slots, factor)
     with view:
-        _note(view, functools.partial(index.announce, todo.jobs, seconds))
+        _note(view.say, prepared.write_plan)
         while queue or running:
             while len(running) < executor.slots and (found := queue.next(running.values())):
                 running[found.key] = found
                 about = {"estimate": seconds[found.key]}
-                _note(view, functools.partial(index.add, found, RUNNING, **about))
+                _note(view.say, functools.partial(index.add, found, RUNNING, **about))
                 executor.submit(make_order(found, folder))
                 view.started(found)
             for outcome in executor.wait(POLL_SECONDS):
@@ -121,19 +126,19 @@ def run_jobs(prepared: Prepared, executor: Executor, console: Console) -> bool:
                 result = outcome._asdict() | {"estimate": seconds[ended.key]}
                 for name in ("key", "state", "tired"):
                     del result[name]
-                _note(view, functools.partial(index.add, ended, outcome.state, **result))
+                _note(view.say, functools.partial(index.add, ended, outcome.state, **result))
                 view.ended(ended, outcome)
     view.end(folder)
     view.say(view.summary())
     return not view.failed and not todo.failed
 
 
-def _note(view: View, write: Callable[[], object]) -> None:
+def _note(say: Callable[[str], None], write: Callable[[], object]) -> None:
     """Writes to the index; jobs go on if it cannot be written, and are found done next time."""
     try:
         write()
     except OSError as error:
-        view.say(f"the index cannot be written ({error}): jobs go on, their own folders count")
+        say(f"the index cannot be written ({error}): jobs go on, their own folders count")
 
 
 def make_order(planned: Planned, folder: Path) -> Order:
@@ -191,6 +196,7 @@ def sweep(console: Console) -> bool:
         prepared = prepare(plan, folder, results, FLAGS.retry_failed)
         if not prepared.todo.jobs:
             announce(prepared, console, 1)
+            _note(lambda text: console.print(Text(text)), prepared.write_plan)
             for planned in prepared.todo.failed:
                 error = prepared.index.entries[planned.key].error
                 console.print(Text(f"FAILED before: {planned.name}: {error}"), soft_wrap=True)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from experiments.records import IDENTITY, Row, changing_rows
 from experiments.reporting import model
 from experiments.reporting.newcomers import is_of_newcomers
-from experiments.reporting.overrides import knobs_of
+from experiments.reporting.overrides import settings_key
 from experiments.reporting.sheet import is_policy
 
 REQUIRED = ("code_version", "config_digest", "device")
@@ -192,7 +192,7 @@ def _slot(row: Row) -> Key:
     names = ("environment", "behavior", "method", "trial", "variant", "seed", "scope")
     family = FAMILIES.get(row["metric"], row["metric"])
     agent = repr(row["covariates"]) if is_policy(row) else ""
-    return (*(row.get(name) for name in names), repr(knobs_of(row)), family, agent)
+    return (*(row.get(name) for name in names), settings_key(row), family, agent)
 
 
 def _job(row: Row) -> Key:

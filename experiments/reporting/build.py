@@ -10,6 +10,7 @@ from experiments.records import NO_BEHAVIOR, TRUE_ENV, Row
 from experiments.reporting import model
 from experiments.reporting.measures import Measure
 from experiments.reporting.model import Cell, Column, Line, Table
+from experiments.reporting.overrides import settings_key
 from experiments.reporting.selection import (
     ABLATIONS,
     BEHAVIOR_ORDER,
@@ -131,7 +132,7 @@ def _agent_table(
         stubs=STUBS,
         columns=columns,
         lines=tuple(lines),
-        notes=(*notes, *_provenance(shown)),
+        notes=(*notes, *_provenance(shown), *_settings(shown, sheet.others)),
         missing=tuple(missing),
     )
 
@@ -227,6 +228,16 @@ def _left_out(rows: Sequence[Row], sheet: Sheet) -> list[str]:
     more = f"; and {len(counts) - 5} cells with fewer" if len(counts) > 5 else ""
     total = sum(counts.values())
     return [f"Episodes too short to score, left out: {total} in all trials ({most}{more})."]
+
+
+def _settings(rows: Sequence[Row], others: Sequence[str]) -> list[str]:
+    """Says which settings a table's rows have and which it leaves out; nothing of shipped ones."""
+    shown = sorted({settings_key(row) for row in rows})
+    if not (others or any(shown)):
+        return []
+    named = "; ".join(key or "those of the shipped config" for key in shown) or "none"
+    rest = f"; other settings not shown: {'; '.join(others)}" if others else ""
+    return [f"Settings: {named}{rest}."]
 
 
 def _provenance(rows: Sequence[Row]) -> list[str]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.records import NO_BEHAVIOR, Row
 from experiments.reporting.model import Table
-from experiments.reporting.overrides import FIELD, is_study, shipped_config
+from experiments.reporting.overrides import FIELD, Items, is_study, shipped_digest
 from experiments.reporting.selection import BEHAVIOR_ORDER, METHOD_ORDER, ordered, select
 from experiments.reporting.sheet import is_policy
 from experiments.reporting.workdir import MEASURES
 
 RANDOM = "random"
+RUN = "experiments.run"
 METRICS = frozenset({"rmse_mean", "r2_median", "return_mean"})
 
 
@@ -28,7 +30,8 @@ def run_command(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
     measures: Sequence[str] = MEASURES,
-    module: str = "experiments.run",
+    module: str = RUN,
+    workdir: str = "",
 ) -> str:
     """Returns one line for a shell at the root of the repository.
 
@@ -44,12 +47,12 @@ def run_command(
       overrides: Further fields by dotted name.
       measures: What to measure of each method.
       module: The launcher.
+      workdir: Folder of the run, of one trial; one in `runs/` of its own if not given.
     """
     config = f"configs/{environment}.py" + ("" if variant == "default" else f":{variant}")
-    varied = [f"{name.rpartition('.')[2]}_{value}" for name, value in (overrides or {}).items()]
     trial = str(trials[0]) if len(trials) == 1 else "$trial"
     folder = "_".join([environment, behavior, *(() if variant == "default" else (variant,))])
-    folder = "_".join([folder, *(word for word in varied if word.replace("_", "").isalnum())])
+    folder += _settings_words({**({"seed": seed} if seed else {}), **(overrides or {})})
     words = [
         f"python -m {module}",
         f"--config={config}",
@@ -58,8 +61,9 @@ def run_command(
         *(shlex.quote(f"--config.{k}={_literal(v)}") for k, v in (overrides or {}).items()),
         f"--config.trial={trial}",
         *([f"--methods={','.join(ordered(methods, METHOD_ORDER))}"] if methods else []),
-        *([] if set(measures) >= set(MEASURES) else (f"--measures={m}" for m in measures)),
-        f"--workdir=runs/{folder}_{trial}",
+        # The prediction test is part of every run; what can be left out is planning.
+        *([] if "returns" in measures or module != RUN else ["--planning=false"]),
+        f"--workdir={shlex.quote(workdir) if workdir else f'runs/{folder}_{trial}'}",
     ]
     line = " ".join(words)
     return (
@@ -77,7 +81,7 @@ def command_of(rows: Sequence[Row]) -> str:
         overrides = tuple((row.get(FIELD) or {}).items())
         made = (row["environment"], _behavior(row), row["method"], row.get("variant") or "default")
         about = (*made, row.get("seed") or 0, repr(overrides), str(row.get("code_version")))
-        groups.setdefault((about, _Items(overrides), _is_shipped(row)), set()).add(row["trial"])
+        groups.setdefault((about, Items(overrides), _is_shipped(row)), set()).add(row["trial"])
     lines = []
     for (about, overrides, shipped), trials in sorted(groups.items(), key=lambda x: x[0][0]):
         environment, behavior, method, variant, seed, _, version = about
@@ -109,11 +113,15 @@ def with_commands(table: Table, rows: Sequence[Row]) -> Table:
     return dataclasses.replace(table, lines=tuple(lines))
 
 
-class _Items(tuple[tuple[str, Any], ...]):
-    """Overrides in a key: told apart by their text, as lists have no hash."""
+def _settings_words(settings: Mapping[str, Any]) -> str:
+    """Tells a folder's name what is set: in words where they are short and plain, by a digest else.
 
-    def __hash__(self) -> int:
-        return hash(repr(self))
+    A workdir belongs to one config: two settings of one name would refuse each other's.
+    """
+    text = "".join(f"_{name}_{value}" for name, value in settings.items())
+    if re.fullmatch(r"[\w.-]{,60}", text, re.ASCII):
+        return text
+    return f"_{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
 
 
 def _literal(value: Any) -> str:
@@ -137,35 +145,11 @@ def _is_shipped(row: Row) -> bool:
 
 def _digest(row: Row, behavior: str) -> str | None:
     overrides = tuple((row.get(FIELD) or {}).items())
-    return _digest_of(
+    return shipped_digest(
         row["environment"],
         behavior,
         row["method"],
         row.get("variant") or "default",
         row.get("seed") or 0,
-        _Items(overrides),
+        Items(overrides),
     )
-
-
-@functools.lru_cache
-def _digest_of(
-    environment: str, behavior: str, method: str, variant: str, seed: int, overrides: _Items
-) -> str | None:
-    # Here, not above: it takes jax, without which reports of rows start faster.
-    from experiments.baseline_settings import method_digest
-
-    shipped = shipped_config(environment, variant)
-    if shipped is None:
-        return None
-    config = shipped | {"behavior": behavior, "seed": seed}
-    for name, value in overrides:
-        config = _with(config, name.split("."), value)
-    try:
-        return method_digest(config, method)
-    except (KeyError, ValueError):
-        return None
-
-
-def _with(config: dict[str, Any], names: Sequence[str], value: Any) -> dict[str, Any]:
-    inner = value if len(names) == 1 else _with(config[names[0]], names[1:], value)
-    return config | {names[0]: inner}

@@ -11,7 +11,7 @@ from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
 from experiments.reporting.commands import run_command
 from experiments.reporting.model import Cell, Column, Line, Table
-from experiments.reporting.overrides import FIELD, knobs_of
+from experiments.reporting.overrides import FIELD, SHIPPED, is_study, settings_key
 from experiments.reporting.selection import (
     ABLATIONS,
     BEHAVIOR_ORDER,
@@ -27,8 +27,8 @@ from persim_jax.evaluation import paper
 
 DEFAULT_METHODS = ("persim", TRUE_ENV)
 METRIC: Mapping[int, str] = {1: PREDICTION[0], 2: CONTROL[0], 3: CONTROL[0]}
-Want: TypeAlias = tuple[str, str, str, int, str, str, AgentKey]
-"""Environment, behavior, method, trial, settings varied, metric, agent."""
+Want: TypeAlias = tuple[str, str, str, int, str, bool, str, AgentKey]
+"""Environment, behavior, method, trial, settings, if a study varies these, metric, agent."""
 
 
 class Plan(NamedTuple):
@@ -42,6 +42,7 @@ class Plan(NamedTuple):
     seed: int = 0
     overrides: Mapping[str, Any] = {}
     measures: tuple[str, ...] = MEASURES
+    workdir: str = ""
 
 
 class Gap(NamedTuple):
@@ -52,7 +53,7 @@ class Gap(NamedTuple):
       trials: Those that lack just these cells.
       cells: The cells, a line of words per method.
       num_cells: How many, in all of the trials.
-      command: What makes them.
+      command: What makes them, a line per trial where each has a folder in a sweep.
     """
 
     title: str
@@ -95,7 +96,7 @@ class Coverage(NamedTuple):
 def coverage(workdir: Workdir) -> Coverage:
     """Compares a folder's rows with the cells that its runs, or the paper's tables, have."""
     plans = list(_plans(workdir))
-    have = {_key(row) for row in workdir.rows if _counts(row, workdir.kept)}
+    have = {_key(row, workdir.kept) for row in workdir.rows if _counts(row, workdir.kept)}
     counts: dict[tuple[int, str], dict[int, dict[Want, bool]]] = defaultdict(
         lambda: defaultdict(dict)
     )
@@ -117,14 +118,13 @@ def coverage(workdir: Workdir) -> Coverage:
 def _absent(
     counts: Mapping[tuple[int, str], Mapping[int, Mapping[Want, bool]]],
 ) -> dict[tuple[int, str, str], int]:
-    """Cells without a row in any trial; of studies, which vary a setting, none counts."""
-    none = repr({})
+    """Cells without a row in any trial; of studies, which have tables of their own, none counts."""
     found: dict[tuple[int, str, str], dict[tuple[Any, ...], bool]] = defaultdict(dict)
     for (table, environment), trials in counts.items():
         for wants in trials.values():
             for want, done in wants.items():
-                _, behavior, method, _, knobs, metric, agent = want
-                if knobs == none:
+                _, behavior, method, _, _, studied, metric, agent = want
+                if not studied:
                     cells = found[table, environment, method]
                     cell = (behavior, metric, agent)
                     cells[cell] = cells.get(cell, False) or done
@@ -155,6 +155,8 @@ def _plans(workdir: Workdir) -> Iterator[Plan]:
             config.get("seed", 0),
             run.overrides,
             run.measures,
+            # What is done elsewhere would not be in the sweep.
+            str(workdir.path / run.name) if workdir.is_sweep else "",
         )
 
 
@@ -173,15 +175,18 @@ def _methods(rows: Sequence[Row], environment: str, behavior: str) -> tuple[str,
 
 def _wants(plan: Plan) -> Iterator[tuple[int, Want]]:
     """The cells of a plan, each with its table; ablations have those that PerSim has."""
-    knobs = repr(knobs_of({FIELD: plan.overrides}))
     printed = paper.printed_cells(plan.environment)
     for method in plan.methods:
         like = "persim" if is_ablation(method) else method
         behavior = NO_BEHAVIOR if method == TRUE_ENV else plan.behavior
         for table, data, name, agent in printed:
             if (data, name) == (behavior, like) and MEASURES[table > 1] in plan.measures:
-                where = (plan.environment, behavior, method, plan.trial, knobs)
-                yield table, (*where, METRIC[table], agent)
+                like_rows = {
+                    "environment": plan.environment, "method": method, "variant": plan.variant,
+                    "seed": plan.seed, FIELD: plan.overrides,
+                }  # fmt: skip
+                where = (plan.environment, behavior, method, plan.trial)
+                yield table, (*where, *_settings(like_rows), METRIC[table], agent)
 
 
 def _counts(row: Row, kept: bool) -> bool:
@@ -190,9 +195,15 @@ def _counts(row: Row, kept: bool) -> bool:
     return row["metric"] in METRIC.values() and bool(row["covariates"]) and not is_policy(row)
 
 
-def _key(row: Row) -> Want:
+def _key(row: Row, kept: bool) -> Want:
     where = (row["environment"], row["behavior"], row["method"], row["trial"])
-    return (*where, repr(knobs_of(row)), row["metric"], agent_of(row))
+    # The paper's tables of kept rows show other settings where there are no shipped ones.
+    settings = (SHIPPED, False) if kept and not is_study(row) else _settings(row)
+    return (*where, *settings, row["metric"], agent_of(row))
+
+
+def _settings(row: Mapping[str, Any]) -> tuple[str, bool]:
+    return settings_key(row), is_study(row)
 
 
 def _gaps(lacking: Sequence[tuple[Plan, list[tuple[int, Want]]]]) -> tuple[Gap, ...]:
@@ -207,16 +218,29 @@ def _gaps(lacking: Sequence[tuple[Plan, list[tuple[int, Want]]]]) -> tuple[Gap, 
         trials = tuple(sorted({p.trial for p, _ in members}))
         names = {model.method_name(m): m for m in plan.methods}
         missing = [names[cell.partition(":")[0]] for cell in cells]
-        command = run_command(
-            plan.environment, plan.behavior, missing, trials, plan.variant, plan.seed,
-            plan.overrides, plan.measures,
-        )  # fmt: skip
+        command = _command([plan for plan, _ in members], trials, missing)
         gaps.append(Gap(title, trials, cells, sum(count for _, count in members), command))
     return tuple(sorted(gaps, key=lambda gap: gap.trials))
 
 
+def _command(plans: Sequence[Plan], trials: Sequence[int], methods: Sequence[str]) -> str:
+    """What makes cells that trials lack: in the folders of a sweep's runs a line for each."""
+
+    def line(plan: Plan, numbers: Sequence[int]) -> str:
+        return run_command(
+            plan.environment, plan.behavior, methods, numbers, plan.variant, plan.seed,
+            plan.overrides, plan.measures, workdir=plan.workdir,
+        )  # fmt: skip
+
+    if not plans[0].workdir:
+        return line(plans[0], trials)
+    by_trial = sorted(plans, key=lambda plan: plan.trial)
+    return "\n".join(dict.fromkeys(line(plan, [plan.trial]) for plan in by_trial))
+
+
 def _title(plan: Plan) -> str:
     varied = [f"{name} {value}" for name, value in plan.overrides.items()]
+    varied += [f"seed {plan.seed}"] if plan.seed else []
     parts = [model.environment_name(plan.environment), model.behavior_name(plan.behavior)]
     return ", ".join([*parts, *varied])
 
@@ -227,7 +251,7 @@ def _words(plan: Plan, wants: Sequence[tuple[int, Want]]) -> Iterator[str]:
         asked[want[2], table] += 1
     missing: dict[str, dict[int, list[AgentKey]]] = defaultdict(lambda: defaultdict(list))
     for table, want in wants:
-        missing[want[2]][table].append(want[6])
+        missing[want[2]][table].append(want[-1])
     for method in ordered(missing, METHOD_ORDER):
         parts = []
         for table, agents in sorted(missing[method].items()):

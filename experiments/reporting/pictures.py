@@ -8,11 +8,20 @@ from typing import NamedTuple
 
 from experiments.figures.gallery import Picture, draw_gallery
 from experiments.figures.studies import plot_curves, plot_improvement
+from experiments.records import Row
 from experiments.reporting import model
 from experiments.reporting.model import Table
 from experiments.reporting.newcomers import newcomers_curves
-from experiments.reporting.overrides import KNOBS
-from experiments.reporting.studies import QUALITY, TITLES, Curve, behavior_curves, knob_curves
+from experiments.reporting.studies import (
+    QUALITY,
+    Curve,
+    behavior_curves,
+    is_number,
+    knob_curves,
+    study_axis,
+    study_names,
+    study_title,
+)
 from experiments.reporting.workdir import Workdir
 from experiments.stamps import ROOT
 
@@ -43,11 +52,7 @@ def draw_pictures(workdir: Workdir, overview: Sequence[Table]) -> Drawn:
         _curves(newcomers_curves(rows), out / "unseen.png", "transitions shown",
                 "Unseen agents: error against what they have shown", _UNSEEN),
     ]  # fmt: skip
-    studies = [
-        _curves(knob_curves(rows, knob), out / f"{knob.replace('.', '_')}.png", KNOBS[knob],
-                TITLES[knob], _STUDY, logarithmic=True)
-        for knob in KNOBS
-    ]  # fmt: skip
+    studies = [_study(rows, knob, out) for knob in study_names(rows)]
     quality = _curves(
         behavior_curves(rows), out / "behavior_quality.png", "data",
         "Quality of the data's behavior", _STUDY, tuple(map(model.behavior_name, QUALITY)),
@@ -99,6 +104,15 @@ def _improvement(table: Table, out: pathlib.Path) -> Picture:
         "coloured dots: the interval excludes 0.5, grey ones: it does not."
     )
     return Picture(path, table.title, caption, f"Probabilities of improvement: {', '.join(names)}.")
+
+
+def _study(rows: Sequence[Row], knob: str, out: pathlib.Path) -> Picture | None:
+    """The curves over a setting whose values are numbers."""
+    curves = knob_curves(rows, knob)
+    curves = [curve for curve in curves if all(is_number(point.x) for point in curve.points)]
+    logarithmic = all(point.x > 0 for curve in curves for point in curve.points)
+    path = out / f"{knob.replace('.', '_')}.png"
+    return _curves(curves, path, study_axis(knob), study_title(knob), _STUDY, (), logarithmic)
 
 
 def _curves(

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from experiments.records import NO_BEHAVIOR, TRUE_ENV, Row
+from experiments.reporting.overrides import SHIPPED, settings_key
 from persim_jax.evaluation import paper
 
 AgentKey: TypeAlias = tuple[str, ...]
@@ -23,24 +24,48 @@ SMOKE = "smoke"
 def select(rows: Iterable[Row], variant: str | None = None) -> list[Row]:
     """Returns one row per environment, behavior, method, agent, metric and trial.
 
-    A cell shows one configuration, the one measured last; its trials may come from several code
-    versions, the newest of each trial. Smoke runs, whose sizes are for tests, are shown only where
-    there is nothing else.
+    A method's cells under one kind of data show one set of settings: the shipped ones where there
+    are any, else those measured last. A cell shows one configuration, the one measured last; its
+    trials may come from several code versions, the newest of each trial. Smoke runs, whose sizes
+    are for tests, are shown only where there is nothing else.
 
     Args:
       rows: Rows, older ones first where they do not say when they were measured.
       variant: If given, rows of other variants are left out.
     """
-    cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    lines: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if variant is None or row.get("variant") == variant:
-            name = (row["environment"], row["behavior"], row["method"], row["metric"])
+            lines[tuple(row[name] for name in _LINE)].append(row)
+    cells: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for name, line in lines.items():
+        for row in _one_setting(line):
             cells[*name, agent_of(row), row["agent_id"]].append(row)
     return [row for cell in cells.values() for row in _newest_configuration(cell)]
 
 
+_LINE = ("environment", "behavior", "method", "metric")
+
+
+def _one_setting(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one set of settings; those of smoke runs are left for cells with nothing else."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[settings_key(row)].append(row)
+    real = {key: found for key, found in groups.items() if not all(map(_is_smoke, found))}
+    groups = real or groups
+    if SHIPPED in groups:
+        return groups[SHIPPED]
+    # sorted() is stable: without a time, the order in the file decides.
+    return sorted(groups.values(), key=lambda found: max(map(_time, found)))[-1]
+
+
+def _is_smoke(row: Row) -> bool:
+    return row.get("variant") == SMOKE
+
+
 def _newest_configuration(rows: Sequence[Row]) -> list[Row]:
-    real = [row for row in rows if row.get("variant") != SMOKE] or list(rows)
+    real = [row for row in rows if not _is_smoke(row)] or list(rows)
     # sorted() is stable: without a time, the order in the file decides.
     by_time = sorted(real, key=lambda row: row.get("measured_at") or "")
     newest = by_time[-1]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from experiments.records import TRUE_ENV, Row
 from experiments.reporting.measures import Measure, measure, with_divergence
-from experiments.reporting.overrides import is_study
+from experiments.reporting.overrides import SHIPPED, is_study, settings_key
 from experiments.reporting.selection import (
     ENVIRONMENT_ORDER,
     AgentKey,
@@ -22,13 +22,18 @@ from persim_jax.evaluation import paper
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """Selected rows of one environment, by cell."""
+    """Selected rows of one environment, by cell.
+
+    Attributes:
+      others: Settings that other rows of the table have, which it does not show.
+    """
 
     environment: str
     table: int
     metrics: tuple[str, ...]
     agents: tuple[dict[str, float], ...]
     cells: Mapping[tuple[str, str, AgentKey, str], list[Row]]
+    others: tuple[str, ...] = ()
 
     def measures(self, behavior: str, method: str, agent: dict[str, float]) -> list[Measure]:
         """Returns the measures of a cell, those only whose rows exist."""
@@ -95,7 +100,9 @@ def make_sheet(
     agents = paper.paper_agents(environment) or _agents_of(here)
     shown = {paper.agent_key(environment, agent) for agent in agents}
     kept = {name: found for name, found in cells.items() if name[2] in shown}
-    return Sheet(environment, table, metrics, agents, kept)
+    settings = {settings_key(row) for found in kept.values() for row in found}
+    others = {settings_key(row) for row in here if row["covariates"]} - settings - {SHIPPED}
+    return Sheet(environment, table, metrics, agents, kept, tuple(sorted(others)))
 
 
 def shortfall_pairs(

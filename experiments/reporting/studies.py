@@ -16,7 +16,13 @@ from experiments.reporting.build import CONTROL, PREDICTION
 from experiments.reporting.commands import command_of
 from experiments.reporting.measures import Measure, diverged, episode_values, with_divergence
 from experiments.reporting.model import Cell, Column, Line, Table
-from experiments.reporting.overrides import KNOBS, knobs_of, shipped_value
+from experiments.reporting.overrides import (
+    KNOBS,
+    is_study,
+    settings_key,
+    settings_of,
+    shipped_value,
+)
 from experiments.reporting.selection import (
     BEHAVIOR_ORDER,
     ENVIRONMENT_ORDER,
@@ -82,35 +88,69 @@ class Curve:
     num_agents: int
 
 
+def study_names(rows: Sequence[Row]) -> list[str]:
+    """Returns the settings that rows vary: the `KNOBS`, then any others by name."""
+    found = {name for row in _measured(rows) for name in settings_of(row)}
+    return [*KNOBS, *sorted(found - {*KNOBS})]
+
+
+def study_title(name: str) -> str:
+    """Returns the heading of a study of a setting."""
+    return TITLES.get(name, f"Setting {name}")
+
+
+def study_axis(name: str) -> str:
+    """Returns how the axis of a setting is named."""
+    return KNOBS.get(name, name)
+
+
 def knob_curves(rows: Sequence[Row], knob: str) -> list[Curve]:
     """Returns the curves over one setting, the shipped value of it included where it has rows.
 
-    A run that varies two settings at once belongs to no curve.
+    A run that varies two settings at once belongs to no curve; what all of a line's runs set to
+    the same value, as an override of a whole sweep does, is not varied.
     """
-    values: dict[tuple[str, ...], dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in _measured(rows):
-        knobs = knobs_of(row)
-        if set(knobs) <= {knob}:
-            default = shipped_value(row["environment"], row.get("variant") or "default", knob)
-            x = knobs.get(knob, default)
-            values[tuple(row[name] for name in _NAMES)][x].append(row)
-    return _curves({name: found for name, found in values.items() if len(found) > 1})
+    found = {name: _by_value(group, knob) for name, group in _lines(rows).items()}
+    return _curves(
+        {name: dict(values.values()) for name, values in found.items() if len(values) > 1}
+    )
 
 
 def behavior_curves(rows: Sequence[Row]) -> list[Curve]:
     """Returns the curves over the kind of data."""
     values: dict[tuple[str, ...], dict[Any, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in _measured(rows):
-        if not knobs_of(row) and row["behavior"] in QUALITY and not is_augmented(row["method"]):
-            name = (row["environment"], "", row["method"], row["metric"])
-            values[name][QUALITY.index(row["behavior"])].append(row)
+    for (environment, behavior, method, metric), group in _lines(rows).items():
+        if behavior in QUALITY and not is_augmented(method):
+            for row in select([row for row in group if not is_study(row)]):
+                values[environment, "", method, metric][QUALITY.index(behavior)].append(row)
     return _curves({name: found for name, found in values.items() if len(found) > 1})
 
 
 def study_tables(rows: Sequence[Row]) -> dict[str, Table]:
     """Returns the tables of the studies that have rows, by setting."""
-    found = {knob: _table(knob, rows) for knob in KNOBS}
+    found = {knob: _table(knob, rows) for knob in study_names(rows)}
     return {knob: table for knob, table in found.items() if table.lines}
+
+
+def _lines(rows: Sequence[Row]) -> dict[tuple[str, ...], list[Row]]:
+    lines: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in _measured(rows):
+        lines[tuple(row[name] for name in _NAMES)].append(row)
+    return lines
+
+
+def _by_value(rows: Sequence[Row], knob: str) -> dict[str, tuple[Any, list[Row]]]:
+    """The rows of a line that vary at most one setting, with its value, by the value's text."""
+    settings = [settings_of(row) for row in rows]
+    shared = {name for name in settings[0] if len({repr(s.get(name)) for s in settings}) == 1}
+    values: dict[str, tuple[Any, list[Row]]] = {}
+    for row, found in zip(rows, settings, strict=True):
+        if {*found} - shared <= {knob}:
+            variant = row.get("variant") or "default"
+            x = found.get(knob, shipped_value(row["environment"], variant, knob))
+            x = tuple(x) if isinstance(x, list) else x
+            values.setdefault(repr(x), (x, []))[1].append(row)
+    return values
 
 
 def _measured(rows: Sequence[Row]) -> list[Row]:
@@ -118,7 +158,7 @@ def _measured(rows: Sequence[Row]) -> list[Row]:
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in with_divergence(rows):
         if row["metric"] in METRICS and row["covariates"] and not is_policy(row):
-            groups[repr(knobs_of(row))].append(row)
+            groups[settings_key(row)].append(row)
     return [
         row
         for group in groups.values()
@@ -140,7 +180,7 @@ def _curves(
     for (environment, behavior, method, metric), by_x in values.items():
         agents = [{agent_of(row) for row in found} for found in by_x.values()]
         shared = set.intersection(*agents)
-        points = tuple(_point(x, by_x[x], shared) for x in sorted(by_x))
+        points = tuple(_point(x, by_x[x], shared) for x in sorted(by_x, key=_order))
         if shared:
             made.append(Curve(environment, behavior, method, metric, points, len(shared)))
     order = [ordered({getattr(c, name) for c in made}, known) for name, known in _ORDERS]
@@ -163,6 +203,16 @@ _ORDERS: tuple[tuple[str, Sequence[str]], ...] = (
 )
 
 
+def is_number(x: Any) -> bool:
+    """Returns whether a setting's value can stand on an axis."""
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
+def _order(x: Any) -> tuple[Any, ...]:
+    """Numbers by size, then everything else by its text."""
+    return (0, x, "") if is_number(x) else (1, 0, str(x))
+
+
 def _point(x: Any, rows: Sequence[Row], agents: set[AgentKey]) -> Point:
     cells: dict[AgentKey, list[list[float]]] = defaultdict(list)
     shown = [row for row in rows if agent_of(row) in agents]
@@ -178,8 +228,8 @@ def _point(x: Any, rows: Sequence[Row], agents: set[AgentKey]) -> Point:
 
 def _table(knob: str, rows: Sequence[Row]) -> Table:
     curves = knob_curves(rows, knob)
-    measured = [row for row in _measured(rows) if set(knobs_of(row)) <= {knob}]
-    xs = sorted({point.x for curve in curves for point in curve.points})
+    groups = _lines(rows)
+    xs = sorted({point.x for curve in curves for point in curve.points}, key=_order)
     lines = []
     for curve in curves:
         points = {point.x: point for point in curve.points}
@@ -191,19 +241,21 @@ def _table(knob: str, rows: Sequence[Row]) -> Table:
         )
         cells = tuple(_cell(points.get(x), curve.metric) for x in xs)
         where = (curve.environment, curve.behavior, curve.method, curve.metric)
-        own = [row for row in measured if tuple(row[name] for name in _NAMES) == where]
+        own = [row for _, found in _by_value(groups[where], knob).values() for row in found]
         command = command_of(own)
         keys = (curve.behavior, curve.method, command, curve.environment)
         lines.append(Line(labels, cells, *keys))
     return Table(
         name=knob.replace(".", "_"),
         environment="",
-        title=TITLES[knob],
+        title=study_title(knob),
         stubs=("Environment", "Data", "Method", "Number"),
-        columns=tuple(Column(f"{x:,}" if isinstance(x, int) else str(x)) for x in xs),
+        columns=tuple(
+            Column(f"{x:,}" if is_number(x) and isinstance(x, int) else str(x)) for x in xs
+        ),
         lines=tuple(lines),
         notes=(
-            f"Columns: {KNOBS[knob]} (--config.{knob}). Means over the test agents that all "
+            f"Columns: {study_axis(knob)} (--config.{knob}). Means over the test agents that all "
             "columns of a line have, with 95 % bootstrap intervals over trials or, of one trial, "
             "episodes.",
         ),

@@ -13,11 +13,11 @@ import json
 import pathlib
 import re
 import shlex
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from experiments.records import Row, read_rows
+from experiments.records import Row
+from experiments.reporting.kept import read_noting, rows_elsewhere
 from experiments.reporting.overrides import FIELD, overrides_of, shipped_value
 
 CONFIG, STAMP, ROWS = "config.json", "environment.json", "rows.jsonl"
@@ -36,6 +36,8 @@ class Job(NamedTuple):
       measures: Of `prediction` and `returns`, or other things; both if nothing says.
       overrides: What its config sets otherwise than the shipped one.
       state: As the index says; empty without an index.
+      elsewhere: Where rows lie that its sweep did not measure itself, see
+        `experiments.sweeping.done.Todo`; empty if it measures all.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Job(NamedTuple):
     measures: tuple[str, ...] = MEASURES
     overrides: Mapping[str, Any] = {}
     state: str = ""
+    elsewhere: Mapping[str, Any] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +90,12 @@ class Workdir:
         return ", ".join(parts) or self.path.name
 
 
-def read_workdir(path: pathlib.Path) -> Workdir:
+def read_workdir(path: pathlib.Path, elsewhere: bool = True) -> Workdir:
     """Reads a run's or a sweep's folder.
+
+    Args:
+      path: The folder.
+      elsewhere: Whether rows are read, too, with which jobs of a sweep were done before it began.
 
     Raises:
       FileNotFoundError: If the folder does not exist.
@@ -100,7 +107,7 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     files = [*_below(path, ROWS), *sorted(path.glob("policies/*.jsonl"))]
     begun = configs or _below(path, ROWS) or (path / INDEX).exists()
     missing: list[str] = []
-    if not begun and (kept := _read_rows(path, missing)):
+    if not begun and (kept := read_noting(path, missing)):
         return Workdir(path, {}, {}, kept, (), tuple(missing), kept=True)
     single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
     config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
@@ -109,24 +116,15 @@ def read_workdir(path: pathlib.Path) -> Workdir:
     rows = [
         row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
         for file in files
-        for row in _read_rows(file, missing)
+        for row in read_noting(file, missing)
     ]
+    planned = read_index(path / INDEX, {run.name: run.config for run in runs})
+    if elsewhere:
+        rows += rows_elsewhere(planned, rows, missing)
     if not rows:
         missing.append(f"{ROWS} (no results yet)")
     jobs = () if single else tuple(run.name for run in runs)
-    planned = read_index(path / INDEX, {run.name: run.config for run in runs})
     return Workdir(path, config, stamp, rows, jobs, tuple(missing), planned or runs)
-
-
-def _read_rows(path: pathlib.Path, missing: list[str]) -> list[Row]:
-    """Rows of a file or folder; lines that are none are said in the report, and the rest used."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        rows = read_rows(path)
-    for warning in caught:
-        missing.append(str(warning.message))
-        warnings.warn(warning.message, stacklevel=3)
-    return rows
 
 
 def read_index(path: pathlib.Path, configs: Mapping[str, Mapping[str, Any]]) -> tuple[Job, ...]:
@@ -155,6 +153,18 @@ _ENTRY = re.compile(
 
 
 def _planned(entry: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> Job | None:
+    name, about = f"{JOBS}/{entry.get('folder')}", entry.get("about")
+    if not isinstance(about, dict):
+        return _from_name(entry, configs)
+    names = ("environment", "behavior", "trial", "variant", "seed")
+    known = dict(configs.get(name) or {field: about[field] for field in names})
+    methods, measures = (tuple(about[field]) for field in ("methods", "measures"))
+    state, elsewhere = str(entry.get("state", "")), entry.get("elsewhere") or {}
+    return Job(name, known, methods, measures, about["overrides"], state, elsewhere)
+
+
+def _from_name(entry: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> Job | None:
+    """A job of an index of older code, which says no more than its name."""
     match = _ENTRY.fullmatch(str(entry.get("name")))
     if match is None:
         return None
@@ -202,11 +212,11 @@ def _job(path: pathlib.Path, folder: pathlib.Path) -> Job:
     command = _read_json(folder / STAMP, []).get("command")
     words = shlex.split(command) if isinstance(command, str) else []
     methods = [x.partition("=")[2].split(",") for x in words if x.startswith("--methods=")]
-    measures = [x.partition("=")[2] for x in words if x.startswith("--measures=")]
+    unplanned = {"--planning=false", "--noplanning"} & {*words}
     config = _read_json(folder / CONFIG, [])
     asked = tuple(methods[-1]) if methods else ()
     name = _name(path, folder)
-    return Job(name, config, asked, tuple(measures) or MEASURES, overrides_of(config))
+    return Job(name, config, asked, MEASURES[: 1 if unplanned else 2], overrides_of(config))
 
 
 def _name(path: pathlib.Path, folder: pathlib.Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from experiments.baseline_settings import method_digest
 from experiments.records import IDENTITY, NO_BEHAVIOR, TRUE_ENV, CorruptRowWarning, Row, read_rows
-from experiments.sweeping.index import DONE, FAILED, PENDING, Index
+from experiments.sweeping.index import DONE, FAILED, PENDING, Entry, Index
 from experiments.sweeping.launchers import find_launcher
 from experiments.sweeping.plan import FOLDER, Planned
 
@@ -26,12 +26,37 @@ class Todo(NamedTuple):
       done: Done, be it elsewhere.
       failed: Failed before, and not to be tried again.
       notes: What a person should know, in lines.
+      elsewhere: By the key of a job of which methods are done by accepted rows: the `folder` of
+        these, and of each of the `methods` its `config_digest` and `metrics`.
     """
 
     jobs: list[Planned]
     done: list[Planned]
     failed: list[Planned]
     notes: list[str]
+    elsewhere: dict[str, dict[str, Any]]
+
+
+class _Known(NamedTuple):
+    """Rows that there are: in each folder of the sweep, in those that are finished, accepted."""
+
+    folders: Mapping[str, Versions]
+    here: Versions
+    accepted: Versions
+
+
+class _Compared(NamedTuple):
+    """A job against the rows that there are.
+
+    Attributes:
+      missing: Methods that lack a number.
+      old: Other code versions of the numbers that there are.
+      elsewhere: Of methods with numbers in accepted rows alone, see `Todo`.
+    """
+
+    missing: list[str]
+    old: set[str]
+    elsewhere: dict[str, Any]
 
 
 def what_is_left(
@@ -44,9 +69,9 @@ def what_is_left(
 ) -> Todo:
     """Sorts a plan into what is to do and what is not.
 
-    A job that its sweep's index calls done is done while all of its rows are there. Of another job
-    those methods are done whose numbers lie in `results`, or in workdirs of the sweep's jobs that
-    are done; rows of another code version count, and are said.
+    A job that its sweep has run is done while all of its numbers are there, those aside that it
+    ended without. Of another job those methods are done whose numbers lie in `results`, or in
+    workdirs of the sweep's jobs that are done; rows of another code version count, and are said.
 
     Args:
       plan: All jobs.
@@ -56,72 +81,99 @@ def what_is_left(
       version: This code's.
       retry_failed: Whether jobs that failed are tried again.
     """
-    notes: list[str] = []
-    counts: dict[str, int] = {}
-    finished: list[Row] = []
-    for name in sorted({entry.folder for entry in index.entries.values()}):
-        rows = _rows(folder / FOLDER / name / "rows.jsonl", notes)
-        counts[name] = len(rows)
-        states = {entry.state for entry in index.entries.values() if entry.folder == name}
-        # Where a job was cut off, a method may have its numbers but not yet all of its rows.
-        if DONE in states and states <= {DONE, PENDING}:
-            finished += rows
-    here = _versions(finished)
-    accepted = _versions(_rows(results, notes))
-    todo = Todo([], [], [], notes)
+    todo = Todo([], [], [], [], {})
+    known = _known(folder, index, results, todo.notes)
     others: dict[str, set[str]] = {}
     for planned in plan:
         entry = index.entries.get(planned.key)
-        if entry is not None and entry.state == DONE:
-            if counts.get(entry.folder, 0) >= (entry.rows or 0):
-                todo.done.append(planned)
-                if entry.code_version != version:
-                    others[planned.key] = {str(entry.code_version)}
-                continue
-            notes.append(f"rows of {planned.name} are gone: what is missing is measured again")
-            todo.jobs.append(planned)
-        elif entry is not None and entry.state == FAILED and not retry_failed:
+        if entry is not None and entry.state == FAILED and not retry_failed:
             todo.failed.append(planned)
+            continue
+        # An entry without a count of rows only says that the numbers were elsewhere.
+        ran = entry is not None and entry.state == DONE and entry.rows is not None
+        missing, old, elsewhere = _compare(planned, entry if ran else None, known, version)
+        if missing and ran:
+            todo.notes.append(f"rows of {planned.name} are gone: what is missing is measured again")
+        if ran and entry is not None:
+            old = set() if missing or entry.code_version == version else {str(entry.code_version)}
+        if missing:
+            todo.jobs.append(planned.only(missing))
         else:
-            _by_rows(planned, here, accepted, version, todo, others)
+            todo.done.append(planned)
+        if old:
+            others[planned.key] = old
+        if elsewhere:
+            where = str(results.absolute())
+            todo.elsewhere[planned.key] = {"folder": where, "methods": elsewhere}
     if others:
         named = ", ".join(sorted(set().union(*others.values())))
-        notes.append(
+        todo.notes.append(
             f"{len(others)} of {len(plan)} jobs have numbers of other code versions ({named}; this "
             f"is {version}): they are not measured again, their rows say by which they were"
         )
     return todo
 
 
-def _by_rows(
-    planned: Planned,
-    here: Versions,
-    accepted: Versions,
-    version: str,
-    todo: Todo,
-    others: dict[str, set[str]],
-) -> None:
-    missing, old = [], set[str]()
+def _known(folder: Path, index: Index, results: Path, notes: list[str]) -> _Known:
+    folders: dict[str, Versions] = {}
+    finished: list[Row] = []
+    states: dict[str, set[str]] = defaultdict(set)
+    for entry in index.entries.values():
+        states[entry.folder].add(entry.state)
+    for name in sorted(states):
+        rows = _rows(folder / FOLDER / name / "rows.jsonl", notes)
+        folders[name] = _versions(rows)
+        # Where a job was cut off, a method may have its numbers but not yet all of its rows.
+        if DONE in states[name] <= {DONE, PENDING}:
+            finished += rows
+    return _Known(folders, _versions(finished), _versions(_rows(results, notes)))
+
+
+def _compare(planned: Planned, ran: Entry | None, known: _Known, version: str) -> _Compared:
+    """Compares a job's numbers with the rows that there are, read once for all jobs.
+
+    Jobs share a folder, so that how many rows it has says nothing of whose are lost.
+    """
+    own: Versions = known.folders.get(ran.folder, {}) if ran else {}
+    found = _Compared([], set(), {})
     for method in planned.job.methods:
-        found = [here.get(i) or accepted.get(i) for i in identities(planned, method)]
-        if found and all(found):
-            # Of a number that this code measured, too, another version's is of no interest.
-            known = (versions for versions in found if versions and version not in versions)
-            old |= set().union(*known)
-        elif found:
-            missing.append(method)
-    if missing:
-        todo.jobs.append(planned.only(missing))
-    else:
-        todo.done.append(planned)
-    if old:
-        others[planned.key] = old
+        wanted = identities(planned, method)
+        here = [own.get(i) or known.here.get(i) for i in wanted]
+        rows = [mine or known.accepted.get(i) for mine, i in zip(here, wanted, strict=True)]
+        lost = [i for i, row in zip(wanted, rows, strict=True) if not row]
+        if lost and not (ran and all(_never_was(i, ran, own) for i in lost)):
+            found.missing.append(method)
+            continue
+        # Of a number that this code measured, too, another version's is of no interest.
+        known_versions = (versions for versions in rows if versions and version not in versions)
+        found.old.update(*known_versions)
+        if any(row and not mine for mine, row in zip(here, rows, strict=True)):
+            metrics = sorted({i[IDENTITY.index("metric")] for i in wanted})
+            digest = wanted[0][IDENTITY.index("config_digest")]
+            found.elsewhere[method] = {"config_digest": digest, "metrics": metrics}
+    return found
+
+
+def _never_was(number: tuple[Any, ...], ran: Entry, own: Versions) -> bool:
+    """Whether a job ended without a number, as where a learner diverged: it is not tried again."""
+    about = dict(zip(IDENTITY, number, strict=True))
+    if ran.lacks is not None:
+        return [about["method"], about["metric"], about["agent_id"]] in [list(x) for x in ran.lacks]
+    # An index of older code has no more than a count of the folder's rows.
+    num_rows = sum(len(versions) for versions in own.values())
+    methods = {found[IDENTITY.index("method")] for found in own}
+    return num_rows >= (ran.rows or 0) and about["method"] not in methods
 
 
 def identities(planned: Planned, method: str) -> list[tuple[Any, ...]]:
     """Of the rows with which a job's method is done, as `IDENTITY` orders them."""
-    config = planned.config
-    launcher = find_launcher(planned.job.launcher)
+    return identities_of(planned.config, planned.job.launcher, method, planned.job.measures)
+
+
+def identities_of(
+    config: Mapping[str, Any], launcher: str, method: str, measures: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Of the rows with which a method of a config is done for a launcher, by what it measures."""
     fields = {
         "environment": config["environment"],
         "behavior": NO_BEHAVIOR if method == TRUE_ENV else config["behavior"],
@@ -131,14 +183,21 @@ def identities(planned: Planned, method: str) -> list[tuple[Any, ...]]:
     }
     return [
         tuple((fields | {"metric": metric, "agent_id": agent})[name] for name in IDENTITY)
-        for metric, agent in sorted(launcher.numbers(config, method, planned.job.measures), key=str)
+        for metric, agent in sorted(
+            find_launcher(launcher).numbers(config, method, measures), key=str
+        )
     ]
+
+
+def identity(row: Row) -> tuple[Any, ...]:
+    """What of a row `identities` compares."""
+    return tuple(row[name] for name in IDENTITY)
 
 
 def _versions(rows: Iterable[Row]) -> Versions:
     found: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     for row in rows:
-        found[tuple(row[name] for name in IDENTITY)].add(str(row.get("code_version")))
+        found[identity(row)].add(str(row.get("code_version")))
     return found
 
 

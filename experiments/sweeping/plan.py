@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.sweeps import Job, Request
+from experiments.reporting.overrides import overrides_of
 from experiments.stamps import ROOT, jsonable
 from experiments.sweeping.launchers import find_launcher
 from persim_jax.methods import METHODS, TRUE_ENV, parse_name
@@ -38,6 +39,7 @@ class Planned:
       key: Digest of config, methods, measures and launcher: what is done under it stays done.
       folder: Name of its workdir in `jobs/`, the digest of the config at its end. Jobs that
         measure different things with one config share it, and so all that it took to make.
+      asked: The methods that the sweep asks for, where `job` has only those that are left.
     """
 
     job: Job
@@ -45,6 +47,7 @@ class Planned:
     config: Mapping[str, Any]
     key: str
     folder: str
+    asked: tuple[str, ...] = ()
 
     @property
     def trial(self) -> int:
@@ -59,9 +62,29 @@ class Planned:
         what = " and ".join(self.job.measures)
         return f"{', '.join([*about, *changes])}: {what} of {', '.join(self.job.methods)}"
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a reader of the index must know of the job, as plain data."""
+        names = ("environment", "behavior", "trial", "variant", "seed")
+        found = {name: self.config[name] for name in names}
+        asked = {"methods": list(self.job.methods), "measures": list(self.job.measures)}
+        return found | {"overrides": overrides_of(self.config)} | asked
+
+    @property
+    def whole(self) -> Planned:
+        """The job with all methods that the sweep asks for."""
+        if not self.asked:
+            return self
+        job = dataclasses.replace(self.job, methods=self.asked)
+        return dataclasses.replace(self, job=job, asked=())
+
     def only(self, methods: Sequence[str]) -> Planned:
         """The same job, for some of its methods; key and folder stay."""
-        return dataclasses.replace(self, job=dataclasses.replace(self.job, methods=tuple(methods)))
+        whole = self.whole
+        if set(methods) == set(whole.job.methods):
+            return whole
+        job = dataclasses.replace(whole.job, methods=tuple(methods))
+        return dataclasses.replace(whole, job=job, asked=whole.job.methods)
 
 
 def make_request(variant: str, environments: Sequence[str], trials: Sequence[int]) -> Request:

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.records import IDENTITY, Row, code_version, read_rows
 from experiments.sweeping.index import DONE, FAILED
 
 OUTPUT = "output.txt"
@@ -65,6 +66,7 @@ class Outcome(NamedTuple):
       rows: Rows in its workdir.
       code_version: Of the code that did it.
       error: Why it failed, in a line.
+      lacks: Numbers that it ended without: method, metric and agent of each.
       tired: Whether the worker should be replaced before the next job.
     """
 
@@ -74,6 +76,7 @@ class Outcome(NamedTuple):
     rows: int = 0
     code_version: str | None = None
     error: str | None = None
+    lacks: Sequence[Sequence[Any]] | None = None
     tired: bool = False
 
 
@@ -87,7 +90,8 @@ def perform(order: Order) -> Outcome:
     try:
         with _printing_to(workdir):
             try:
-                num_rows, version = _perform(order, workdir)
+                rows, version = _perform(order, workdir)
+                lacks = _lacks(order, rows)
             except BaseException:
                 traceback.print_exc()
                 raise
@@ -96,12 +100,24 @@ def perform(order: Order) -> Outcome:
         seconds = time.perf_counter() - start
         return Outcome(order.key, FAILED, seconds, error=text, tired=_tired())
     seconds = time.perf_counter() - start
-    return Outcome(order.key, DONE, seconds, num_rows, version, tired=_tired())
+    return Outcome(order.key, DONE, seconds, len(rows), version, lacks=lacks, tired=_tired())
 
 
-def _perform(order: Order, workdir: Path) -> tuple[int, str]:
+def _lacks(order: Order, rows: Sequence[Row]) -> list[list[Any]]:
+    """Numbers that a job has ended without: only then is a missing one not a lost one."""
+    from experiments.sweeping.done import identities_of, identity
+
+    have = {identity(row) for row in rows}
+    return [
+        [found[IDENTITY.index(name)] for name in ("method", "metric", "agent_id")]
+        for method in order.methods
+        for found in identities_of(order.config, order.launcher, method, order.measures)
+        if found not in have
+    ]
+
+
+def _perform(order: Order, workdir: Path) -> tuple[list[Row], str]:
     from experiments import store
-    from experiments.records import code_version, read_rows
     from experiments.sweeping.launchers import find_launcher
     from experiments.workdir import waiting_for
 
@@ -112,7 +128,7 @@ def _perform(order: Order, workdir: Path) -> tuple[int, str]:
     with store.using(order.store):
         launcher.run(order.config, workdir, tuple(order.methods), tuple(order.measures))
     rows = workdir / "rows.jsonl"
-    return len(read_rows(rows)) if rows.exists() else 0, code_version()
+    return read_rows(rows) if rows.exists() else [], code_version()
 
 
 @contextlib.contextmanager

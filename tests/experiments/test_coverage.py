@@ -111,7 +111,8 @@ def test_a_sweep_is_asked_for_what_its_index_plans(tmp_path: pathlib.Path) -> No
     assert len(found.gaps) == 1
     assert found.gaps[0].title == "MountainCar, Random, model.rank 7"
     assert "--config.model.rank=7 " in found.gaps[0].command
-    assert "--measures=prediction " in found.gaps[0].command
+    # The launcher's own flag for errors alone; in the folder in which the sweep looks for it.
+    assert found.gaps[0].command.endswith(f" --planning=false --workdir={tmp_path}/jobs/bbbb")
     # Bars count the paper's settings.
     assert found.absent == {(1, "mountain_car", "persim"): 0}
 
@@ -145,7 +146,7 @@ def test_lines_that_are_no_rows_are_said_and_the_rest_is_used(
         warnings.warn(f"{file.name}, line 7, is not a result row", UserWarning, stacklevel=2)
         return [row("rmse_mean", 0.01)]
 
-    monkeypatch.setattr("experiments.reporting.workdir.read_rows", read)
+    monkeypatch.setattr("experiments.reporting.kept.read_rows", read)
     with pytest.warns(UserWarning, match="line 7"):
         found = read_workdir(path)
     assert found.missing == ("rows.jsonl, line 7, is not a result row",)

@@ -180,7 +180,7 @@ def test_a_half_finished_sweep_says_what_is_missing_and_what_makes_it(
         # Behind: 0.9 instead of 0.04, beside the verdict and its command.
         "2150 % Table 1, RMSE: MountainCar, Random, PerSim, gravity 0.0001",
         "PerSim: Table 1 (gravity 0.0035), Table 2 (gravity 0.0025; gravity 0.0035)",
-        "--methods=true_env,persim,bcq_p --workdir=runs/mountain_car_random_0",
+        f"--methods=true_env,persim,bcq_p --workdir={folder}",
         "Figures 1 and 2: no run of the sweep has left arrays for them yet",
         "PerSim against other methods: return",
         "Code, versions and devices behind the rows",

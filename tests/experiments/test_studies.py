@@ -10,7 +10,7 @@ from experiments.reporting import build
 from experiments.reporting.commands import command_of, run_command, with_commands
 from experiments.reporting.costs import conditions_table, cost_table
 from experiments.reporting.newcomers import newcomers_curves, newcomers_tables
-from experiments.reporting.overrides import knobs_of, overrides_of, shipped_config, shipped_value
+from experiments.reporting.overrides import is_study, overrides_of, shipped_config, shipped_value
 from experiments.reporting.overview import overview_table
 from experiments.reporting.studies import behavior_curves, knob_curves, study_tables
 from tests.experiments import synthetic
@@ -44,7 +44,7 @@ def test_rows_of_a_study_are_in_no_other_table() -> None:
     # Two settings at once are on no curve; other settings than a study's do not count.
     both = [made | {"overrides": {"model.rank": 1, "agents.num_agents": 25}} for made in rows]
     assert knob_curves([*both, returns([-1.0, -1.0])], "model.rank") == []
-    assert knobs_of({"overrides": {"train.num_epochs": 3}}) == {}
+    assert not is_study(row("rmse_mean", 0.1) | {"overrides": {"train.num_epochs": 3}})
 
 
 def test_study_tables_have_commands_for_every_value() -> None:
@@ -162,8 +162,31 @@ def test_values_in_commands_are_for_a_shell() -> None:
     assert command == (
         "python -m experiments.run --config=configs/cart_pole.py:paper --config.behavior=random "
         "--config.seed=4 '--config.model.state_features=(64,)' --config.model.rank=2 "
-        "--config.trial=0 --methods=persim,bcq_a --workdir=runs/cart_pole_random_paper_rank_2_0"
+        "--config.trial=0 --methods=persim,bcq_a --workdir=runs/cart_pole_random_paper_0658c04b_0"
     )
+
+
+def test_a_folder_belongs_to_one_config() -> None:
+    """Two settings must not share one: the launcher refuses the second."""
+
+    def folder(seed: int = 0, **overrides: object) -> str:
+        named = {name.replace("__", "."): value for name, value in overrides.items()}
+        command = run_command("cart_pole", "random", ["persim"], seed=seed, overrides=named)
+        return command.partition("--workdir=runs/")[2]
+
+    assert folder() == "cart_pole_random_0"
+    assert folder(seed=1, model__rank=2) == "cart_pole_random_seed_1_model.rank_2_0"
+    folders = [
+        folder(train__learning_rate=0.001),
+        folder(train__learning_rate=0.003),
+        folder(train__learning_rate=0.003, seed=1),
+        folder(model__learning_rate=0.003),
+        folder(model__state_features=[64]),
+        folder(model__state_features=[64, 64]),
+        folder(),
+    ]
+    assert len(set(folders)) == len(folders)
+    assert all(name.replace(".", "").replace("_", "").isalnum() for name in folders)
 
 
 def test_lines_of_tables_know_their_commands() -> None:

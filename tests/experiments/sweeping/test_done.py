@@ -182,3 +182,43 @@ def test_every_state_has_its_place(tmp_path):
     places = (todo.done, todo.failed, todo.jobs)
     assert [[p.trial for p in place] for place in places] == [[0], [1], [2, 3]]
     assert sorted(itertools.chain(*places), key=lambda p: p.trial) == plan
+
+
+def test_a_lost_number_puts_its_own_job_to_do(tmp_path):
+    """Two jobs share a folder: the first ended when it had fewer rows than there are now."""
+    first, second = plan = plan_of(
+        dataclasses.replace(JOB, methods=("persim",)), dataclasses.replace(JOB, methods=("bcq_a",))
+    )
+    assert first.folder == second.folder
+    path, index = tmp_path / "jobs" / first.folder / "rows.jsonl", Index(tmp_path)
+    append_rows(path, rows_of(first, "persim"))
+    index.add(first, DONE, rows=10, code_version=MINE, lacks=[])
+    append_rows(path, rows_of(second, "bcq_a"))
+    index.add(second, DONE, rows=15, code_version=MINE, lacks=[])
+    assert left(plan, tmp_path).done == plan
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0][:40], *lines[1:]]))
+    todo = left(plan, tmp_path)
+    assert (todo.jobs, todo.done) == ([first], [second])
+    # The number is found where it was accepted, too.
+    append_rows(tmp_path / "results" / "a.jsonl", rows_of(first, "persim")[:1])
+    assert left(plan, tmp_path).jobs == []
+
+
+def test_what_a_job_ended_without_is_not_lost(tmp_path):
+    """A learner diverged for one agent: that number is not tried again, the others are."""
+    (planned,) = plan_of()
+    path = tmp_path / "jobs" / planned.folder / "rows.jsonl"
+    learnt = rows_of(planned, "bcq_a")
+    lacks = [["bcq_a", learnt[0]["metric"], learnt[0]["agent_id"]]]
+    append_rows(path, [*rows_of(planned, "persim"), *learnt[1:]])
+    Index(tmp_path).add(planned, DONE, rows=14, code_version=MINE, lacks=lacks)
+    assert left([planned], tmp_path).done == [planned]
+    # Another method is run again: what is known of this one stays.
+    Index(tmp_path).add(planned.only(["persim"]), RUNNING)
+    Index(tmp_path).add(planned.only(["persim"]), DONE, rows=14, code_version=MINE, lacks=[])
+    assert left([planned], tmp_path).done == [planned]
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]))
+    (rest,) = left([planned], tmp_path).jobs
+    assert rest.job.methods == ("bcq_a",)
