@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from experiments.records import IDENTITY, Row, changing_rows
 from experiments.reporting import model
 from experiments.reporting.newcomers import is_of_newcomers
-from experiments.reporting.overrides import settings_key
+from experiments.reporting.overrides import FIELD, settings_key
 from experiments.reporting.sheet import is_policy
 
 REQUIRED = ("code_version", "config_digest", "device")
@@ -49,8 +49,9 @@ class Accepted(NamedTuple):
 def accept_rows(rows: Sequence[Row], results: pathlib.Path, allow_dirty: bool = False) -> Accepted:
     """Takes rows into the files of `results/`; if one of them is unfit, none.
 
-    Rows of an environment and kind of data go to `ENVIRONMENT/BEHAVIOR.jsonl`, those of unseen
-    agents to `unseen/ENVIRONMENT.jsonl`, those of policies to `policies/ENVIRONMENT.jsonl`.
+    Rows of an environment and kind of data go to `ENVIRONMENT/BEHAVIOR.jsonl`, of other settings
+    than the shipped ones to `ENVIRONMENT/BEHAVIOR-studies.jsonl`, those of unseen agents to
+    `unseen/ENVIRONMENT.jsonl`, those of policies to `policies/ENVIRONMENT.jsonl`.
 
     Args:
       rows: Rows to accept.
@@ -99,7 +100,9 @@ def file_of(row: Row) -> pathlib.Path:
         return pathlib.Path("policies", f"{row['environment']}.jsonl")
     if is_of_newcomers(row["metric"]) or row["metric"] == "personalize_seconds":
         return pathlib.Path("unseen", f"{row['environment']}.jsonl")
-    return pathlib.Path(row["environment"], f"{row['behavior']}.jsonl")
+    # Many values of a setting would let one file grow beyond what a repository takes gladly.
+    part = "-studies" if row.get(FIELD) else ""
+    return pathlib.Path(row["environment"], f"{row['behavior']}{part}.jsonl")
 
 
 def settle(old: Sequence[Row], new: Sequence[Row] = ()) -> tuple[list[Row], list[str]]:

@@ -142,6 +142,8 @@ def test_rows_go_to_the_files_of_their_kind() -> None:
     assert str(file_of(unseen)) == "unseen/mountain_car.jsonl"
     assert str(file_of(policy)) == "policies/mountain_car.jsonl"
     assert str(file_of(returns([1.0, 2.0], method="true_env"))) == "mountain_car/any.jsonl"
+    other = returns([1.0, 2.0]) | {"overrides": {"model.rank": 2}}
+    assert str(file_of(other)) == "mountain_car/random-studies.jsonl"
 
 
 def test_pruning_leaves_one_row_of_each_identity(tmp_path: pathlib.Path) -> None:

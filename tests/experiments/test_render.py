@@ -1,12 +1,17 @@
+import base64
+import io
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from experiments.reporting import readme, render
 from experiments.reporting.catalogue import all_tables
 from experiments.reporting.model import Cell, Column, Line, Table
+from experiments.reporting.page import data_uri
 from tests.experiments.synthetic import returns, row
 
 WORDS = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=12)
@@ -146,3 +151,20 @@ def test_splicing_twice_changes_nothing() -> None:
     once = readme.splice(text, "new\n")
     assert once == f"a\n{readme.BEGIN}\n\nnew\n\n{readme.END}\nb\n"
     assert readme.splice(once, "new\n") == once
+
+
+def test_a_picture_in_the_page_is_smaller_and_looks_the_same(tmp_path):
+    # Sixteen flat colours and a soft line: far fewer than 256.
+    x = np.linspace(0.0, 1.0, 400)
+    pixels = np.full((400, 400, 3), 255, np.uint8)
+    for band in range(16):
+        pixels[25 * band : 25 * band + 12] = (16 * band, 255 - 16 * band, 90)
+    pixels[200, :, 0] = (255 * x).astype(np.uint8) // 4 * 4
+    path = tmp_path / "drawn.png"
+    noise = np.random.default_rng(0).integers(0, 2, (400, 400, 1), dtype=np.uint8)
+    Image.fromarray(pixels - noise).save(path)
+    uri = data_uri(path)
+    data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    assert len(data) < path.stat().st_size
+    shown = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int64)
+    assert np.abs(shown - (pixels - noise)).max() <= 8
