@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -97,6 +98,16 @@ def plot_curves(
     return draw(path, PAGE_WIDTH, 2.9 * height + 0.5, paint)
 
 
+def line_look(index: int) -> dict[str, Any]:
+    """Colour, dash and marker of a line; colours that come again have other dashes and markers."""
+    cycle, place = divmod(index, len(COLORS))
+    color, shifted = COLORS[place], (place + 2 * cycle) % len(COLORS)
+    return {
+        "color": color, "linestyle": DASHES[shifted], "marker": _MARKERS[shifted],
+        "markerfacecolor": "white" if cycle % 2 else color,
+    }  # fmt: skip
+
+
 def _panel(
     axes: Axes,
     curves: Sequence[Curve],
@@ -105,16 +116,16 @@ def _panel(
     logarithmic: bool,
 ) -> None:
     for curve in curves:
-        index = methods.index(curve.method)
-        color, dash = COLORS[index % len(COLORS)], DASHES[index % len(DASHES)]
+        look = line_look(methods.index(curve.method))
         xs = [p.x for p in curve.points]
         # A line breaks where a run diverged; the table says so.
         ys = [p.value if math.isfinite(p.value) else math.nan for p in curve.points]
-        name, marker = model.method_name(curve.method), _MARKERS[index % len(_MARKERS)]
-        axes.plot(xs, ys, color=color, linestyle=dash, marker=marker, markersize=5, label=name)
+        axes.plot(xs, ys, markersize=5, label=model.method_name(curve.method), **look)
         known = [p for p in curve.points if math.isfinite(p.low)]
         low, high = [p.low for p in known], [p.high for p in known]
-        axes.fill_between([p.x for p in known], low, high, color=color, alpha=0.13, linewidth=0)
+        axes.fill_between(
+            [p.x for p in known], low, high, color=look["color"], alpha=0.13, linewidth=0
+        )
     first = curves[0]
     where = [model.environment_name(first.environment)]
     where += [model.behavior_name(first.behavior)] if first.behavior else []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.baseline_settings import method_digest
-from experiments.figures.studies import plot_curves, plot_improvement
+from experiments.figures.studies import line_look, plot_curves, plot_improvement
 from experiments.records import Row
 from experiments.reporting import build
 from experiments.reporting.commands import command_of, run_command, with_commands
@@ -222,3 +222,9 @@ def test_conditions_are_grouped_latest_first() -> None:
     assert [cell.pieces[0][0] for cell in table.lines[1].cells] == [
         "MountainCar", "PerSim", "1", "2026-01-02",
     ]  # fmt: skip
+
+
+def test_no_two_of_all_methods_look_alike() -> None:
+    looks = [line_look(index) for index in range(14)]
+    assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 14
+    assert len({(look["color"], look["marker"]) for look in looks}) == 14
