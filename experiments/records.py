@@ -155,6 +155,12 @@ def make_row(
     return plain
 
 
+def value_text(row: Mapping[str, Any], format_spec: str) -> str:
+    """Writes a row's value; of one that was not finite, and is stored as null, that."""
+    value = row["value"]
+    return "not finite" if value is None else format(value, format_spec)
+
+
 def row_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     """Returns a row's identity with its code version: what a new row must equal to replace it."""
     return (*(row.get(name) for name in IDENTITY), row.get("code_version"))

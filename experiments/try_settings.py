@@ -33,7 +33,7 @@ from experiments import families, run, settings
 from experiments.measure import agent_fields, episode_obs, episode_scores, open_loop_paths
 from experiments.model_methods import fit_model
 from experiments.progress import Display
-from experiments.records import Row, make_row
+from experiments.records import Row, make_row, value_text
 from experiments.stages import Run, World, make_dataset, make_simulators, make_world
 from experiments.workdir import Workdir, opened
 from persim_jax.evaluation.returns import evaluate_returns
@@ -151,9 +151,9 @@ def summary(rows: Sequence[Row]) -> Table:
         planned = own.get("validation_return_mean")
         table.add_row(
             ", ".join(f"{name} {value:.3g}" for name, value in about.items()),
-            f"{own['validation_rmse_mean']['value']:.3g}",
-            f"{own['validation_r2_median']['value']:.3f}",
-            f"{planned['value']:.1f} in {planned['num_steps']} steps" if planned else "-",
+            value_text(own["validation_rmse_mean"], ".3g"),
+            value_text(own["validation_r2_median"], ".3f"),
+            f"{value_text(planned, '.1f')} in {planned['num_steps']} steps" if planned else "-",
         )
     return table
 

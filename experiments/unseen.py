@@ -29,7 +29,7 @@ from experiments import run, settings
 from experiments.measure import episode_scores
 from experiments.policies import greedy_act
 from experiments.progress import Display
-from experiments.records import Row, append_rows, make_row
+from experiments.records import Row, append_rows, make_row, value_text
 from experiments.settings import stage_key
 from experiments.stages import World, dataset_info, make_dataset, make_simulators, make_world
 from experiments.workdir import Workdir, opened
@@ -296,7 +296,7 @@ def main(argv: Sequence[str]) -> None:
         )
         append_rows(rows_path, rows)
     for row in rows:
-        console.print(f"{row['metric']}: {row['value']:.6g}", highlight=False)
+        console.print(f"{row['metric']}: {value_text(row, '.6g')}", highlight=False)
     console.print(f"rows: {rows_path}", highlight=False)
 
 

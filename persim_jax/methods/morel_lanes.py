@@ -165,18 +165,19 @@ def run_updates(
 
         def update(policy: NaturalGradientState, number: jax.Array) -> Any:
             key = jax.random.fold_in(_fold(lane, _ITERATIONS), number)
-            return _update(key, model, task, learner, config, inside, policy)
+            policy, metrics = _update(key, model, task, learner, config, inside, policy)
+            seen = (policy, metrics["return"], metrics["value_loss"])
+            finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(seen)]).all()
+            return policy, (metrics, ~finite)
 
-        policy, metrics = jax.lax.scan(update, policy, first + jnp.arange(config.chunk))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(policy)]).all()
-        bad = ~(finite & jnp.isfinite(metrics["return"] + metrics["value_loss"]).all())
+        policy, (metrics, bad) = jax.lax.scan(update, policy, first + jnp.arange(config.chunk))
         return policy, jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics), bad
 
     xs = (lanes, state.models.params, known, state.learner)
     policies, metrics, bad = over_lanes(one, config.width)(xs)
-    step = state.step + config.chunk
-    new = state._replace(step=step, learner=policies, metrics=metrics)
-    return _stop_bad(state, new, bad, step)
+    new = state._replace(step=state.step + config.chunk, learner=policies, metrics=metrics)
+    first_bad = state.step + 1 + jnp.argmax(bad, axis=1).astype(jnp.int32)
+    return _stop_bad(state, new, bad.any(axis=1), first_bad)
 
 
 def _update(
@@ -272,7 +273,7 @@ def _effective_steps(config: PathConfig, task: Task) -> float:
 
 
 def _stop_bad(old: MorelState, new: MorelState, bad: jax.Array, step: jax.Array) -> MorelState:
-    """Lanes that are bad, now or before, stay as they were."""
+    """Lanes that are bad, now or before, stay as they were; `step` says when, `[]` or `[L]`."""
     stops = bad | (old.diverged_at != GOOD)
 
     def keep(new: jax.Array, old: jax.Array) -> jax.Array:

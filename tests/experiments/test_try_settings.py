@@ -77,6 +77,17 @@ def test_the_summary_has_a_line_for_each_agent():
     assert all(part in second for part in ("0.25", "1.000", "-12.5 in 80 steps"))
 
 
+def test_a_value_that_was_not_finite_is_said():
+    rows = [row(1, "validation_rmse_mean", None), row(1, "validation_r2_median", 0.75)]
+    rows += [row(1, "validation_return_mean", None, num_steps=3)]
+    console = quiet()
+    console.print(summary(rows))
+    line = next(x for x in console.file.getvalue().splitlines() if "gravity" in x)
+    assert "not finite in 3 steps" in line
+    assert line.count("not finite") == 2
+    assert "0.750" in line
+
+
 def test_fewer_than_no_decisions_are_refused(tmp_path):
     with pytest.raises(ValueError, match="decisions is -1"):
         try_settings(CONFIG, tmp_path / "none", decisions=-1)
