@@ -12,7 +12,7 @@ from persim_jax.methods import METHODS
 
 SHIPPED = (
     "table_1", "table_2", "table_3", "unseen", "data_scarcity", "rank", "ensemble_size",
-    "behavior_quality", "paper",
+    "behavior_quality", "ablations", "paper",
 )  # fmt: skip
 CLASSIC = ("mountain_car", "cart_pole")
 LANDED = ("persim", "true_env", "cadm_vanilla", "bcq_p", "bcq_a", "persim_bcq_5", "concat_mlp")
@@ -69,6 +69,15 @@ def test_table_2_has_the_truth_once_and_neither_ablations_nor_synthetic_data():
 def test_table_3_compares_an_agents_own_data_with_synthetic_ones():
     jobs = list(sweeps.table_3(request()))
     assert [job.methods for job in jobs] == [("bcq_a", "persim_bcq_5")] * 2
+
+
+def test_ablations_have_errors_and_returns_beside_persims():
+    jobs = list(sweeps.ablations(request()))
+    assert [job.methods for job in jobs] == [("persim", "concat_mlp")] * 8
+    assert {job.measures for job in jobs} == {("prediction", "returns")}
+    # Of all the paper's jobs, those alone let ablations plan.
+    planning = [j for j in sweeps.paper(request()) if "returns" in j.measures]
+    assert [j.methods for j in planning if "concat_mlp" in j.methods] == [("concat_mlp",)] * 8
 
 
 def test_data_scarcity_is_that_of_the_paper():
