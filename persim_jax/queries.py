@@ -72,7 +72,8 @@ def ask(
     if not config.discrete:
         actions = actions.astype(start.dtype)
     arguments.check(config, start, actions)
-    _check_finite(start, actions)
+    for name, values in (("obs", start), ("actions", actions)):
+        arguments.check_finite(name, values)
     schedule = simulators.as_inputs(inputs, len(actions))
     # Without a task actions are taken as they are: what lies outside the data is told, not mended.
     path = simulators.replace(task=None).rollout(agent_id, start, actions, schedule)
@@ -114,14 +115,6 @@ def _intervals(
             "narrow",
         )
     return mean[None] - widths * std[None], mean[None] + widths * std[None], notes
-
-
-def _check_finite(obs: Any, actions: Any) -> None:
-    for name, values in (("obs", obs), ("actions", actions)):
-        bad = np.argwhere(~np.isfinite(np.asarray(values)))
-        if len(bad):
-            value = np.asarray(values)[tuple(bad[0])]
-            raise ValueError(f"{name} holds {value} at {tuple(bad[0].tolist())}: give a number")
 
 
 def _about_path(far: np.ndarray, names: tuple[str, ...], limits: np.ndarray) -> tuple[str, ...]:

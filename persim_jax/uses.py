@@ -157,7 +157,7 @@ class SimulatorUses:
 
         Raises:
           KeyError: No agent has this id.
-          ValueError: There is no task, a shape does not fit, or a reward is not finite.
+          ValueError: There is no task, a shape does not fit, or a state or reward is not finite.
         """
         if self.task is None:
             raise ValueError("planning needs a reward: with_reward(...) makes simulators with one")
@@ -165,6 +165,7 @@ class SimulatorUses:
             raise ValueError(f"num_steps is {num_steps}: an episode has at least 1")
         start = self.last_obs(agent_id) if obs is None else self.as_obs(obs)
         arguments.check_obs(self.config, start)
+        arguments.check_finite("obs", start)
         ahead = num_steps + planner.horizon - 1
         schedule = self.as_inputs(_extended(inputs, num_steps, ahead), ahead)
         row = jnp.asarray(self.row_of(agent_id))

@@ -93,10 +93,13 @@ def _range(values: np.ndarray) -> np.ndarray:
 
 
 def outside(values: Any, limits: Array) -> np.ndarray:
-    """Which of `[..., X]` lie outside `limits [2, X]` by more than rounding, `[..., X]` bool."""
+    """Which of `[..., X]` lie outside `limits [2, X]` by more than rounding, `[..., X]` bool.
+
+    What is not a number lies nowhere, and so outside.
+    """
     values, limits = np.asarray(values, np.float64), np.asarray(limits, np.float64)
     slack = 1e-5 * (limits[1] - limits[0]) + 1e-6 * np.abs(limits).max(axis=0, initial=0.0)
-    return (values < limits[0] - slack) | (values > limits[1] + slack)
+    return ~((values >= limits[0] - slack) & (values <= limits[1] + slack))
 
 
 def remarks(
