@@ -18,6 +18,8 @@ from persim_jax.data.tables import Columns, DataError, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
+MAX_ROUNDING = 0.1
+"""Of what a state changes in a step, the share that may be lost where numbers are rounded."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
 NO_ACTION = "none"
 """Name of the only action where a table has no action column."""
@@ -66,6 +68,7 @@ def from_table(
     rewards = _numeric(rows, (columns.reward,) if columns.reward else (), follows)
     for names, values in ((columns.states, states), (columns.inputs, inputs[follows])):
         _refuse_constant(names or (), values)
+    _refuse_rounded(columns.states or (), states, follows)
     actions, action_names, discrete = _actions(rows, columns.actions or (), follows, action_kind)
     shape = _Shape.of(rows, follows)
     ids, agent_names = _ids(rows.labels)
@@ -153,6 +156,22 @@ def _refuse_constant(names: Sequence[str], values: np.ndarray) -> None:
             raise DataError(
                 f"column {name!r} is {column[0]:g} in every row: nothing can be learned about it; "
                 "leave it out"
+            )
+
+
+def _refuse_rounded(names: Sequence[str], states: np.ndarray, follows: np.ndarray) -> None:
+    """Raises where single precision, in which models compute, rounds what changes in a step."""
+    first = np.flatnonzero(follows)
+    rounded = states.astype(np.float32).astype(np.float64)
+    for name, column, stored in zip(names, states.T, rounded.T, strict=True):
+        moved = column[first + 1] - column[first]
+        lost = stored[first + 1] - stored[first] - moved
+        if np.square(lost).mean() > (MAX_ROUNDING**2) * np.square(moved).mean():
+            raise DataError(
+                f"column {name!r} lies around {column.mean():.6g} and changes by "
+                f"{np.sqrt(np.square(moved).mean()):.2g} in a step, of which rounding to single "
+                f"precision takes {np.sqrt(np.square(lost).mean()):.2g}: subtract a constant, so "
+                "that the numbers are as small as their changes let them be"
             )
 
 
