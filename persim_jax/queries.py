@@ -109,11 +109,9 @@ def _intervals(
         said = f"validation did not calibrate intervals at {', '.join(map(str, levels))}"
         return lower, upper, (f"{said}: these assume normal errors",)
     notes: tuple[str, ...] = ()
-    if len(mean) > calibration.horizon:
-        notes = (
-            f"intervals were calibrated for {calibration.horizon} steps: later ones are likely too "
-            "narrow",
-        )
+    horizon = calibration.horizon(is_known)
+    if len(mean) > horizon:
+        notes = (f"intervals were calibrated for {horizon} steps: later ones are likely too narrow",)
     return mean[None] - widths * std[None], mean[None] + widths * std[None], notes
 
 
