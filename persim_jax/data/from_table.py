@@ -204,7 +204,7 @@ def _levels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A discrete action as integers `[R]`, and the names of its levels in their order."""
     levels = np.unique(cells[follows])
-    labels = tuple(level if isinstance(level, str) else f"{level:g}" for level in levels.tolist())
+    labels = tuple(map(_label, levels.tolist()))
     if "" in labels:
         index = np.flatnonzero((cells == "") & follows)[0]
         raise DataError(
@@ -218,6 +218,13 @@ def _levels(
         )
     index = np.searchsorted(levels, np.where(follows, cells, levels[0]))
     return index.astype(np.int32), labels
+
+
+def _label(level: str | float) -> str:
+    """Name of a level: text as it is, a number by its shortest text that is no other number's."""
+    if isinstance(level, str):
+        return level
+    return str(int(level)) if level.is_integer() else str(level)
 
 
 def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:

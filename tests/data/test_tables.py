@@ -106,6 +106,8 @@ def table_of(action, **others):
         ([1, 5, 2, 0] * 2, "continuous", ("action",), [[1], [5], [2]]),
         ([1.5, 2.0, 2.0, 9.0] * 2, "discrete", ("1.5", "2"), [0, 1, 1]),
         (np.asarray([True, False, True, True] * 2), "auto", ("0", "1"), [1, 0, 1]),
+        ([1000002, 1000001] * 4, "auto", ("1000001", "1000002"), [1, 0, 1]),
+        ([0.1234567, 0.1234568] * 4, "discrete", ("0.1234567", "0.1234568"), [0, 1, 0]),
     ],
 )
 def test_what_counts_as_discrete(action, kind, names, first):
@@ -128,7 +130,8 @@ def test_many_whole_numbers_are_continuous():
     assert not one.info.discrete
     few = {name: column[:-1] for name, column in table.items()}
     few = from_table(few, Columns(actions=("action_rate",)), "toy")
-    assert few.info.action_names == ("0", "1e+06")
+    assert few.info.action_names == ("0", "1000000")
+    np.testing.assert_array_equal(actions_of(few.info, [1e6, "1000000", 0]), [1, 1, 0])
 
 
 def test_actions_of_users_are_told_from_those_never_seen():
