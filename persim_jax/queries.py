@@ -60,12 +60,9 @@ def ask(
     inputs: Any = None,
     levels: Sequence[float] = LEVELS,
     calibration: Calibration | None = None,
-    is_known: bool = True,
+    is_known: bool | None = None,
 ) -> Answer:
-    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only.
-
-    `is_known` says whether the calibration is that of agents in the training data.
-    """
+    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only."""
     config, info, support = simulators.config, simulators.info, simulators.support
     start = simulators.last_obs(agent_id) if obs is None else simulators.as_obs(obs)
     actions = jnp.asarray(actions)
@@ -81,6 +78,8 @@ def ask(
     names = info.target_names if info else tuple(f"obs_{i}" for i in range(members.shape[-1]))
     mean = members.mean(axis=0)
     std = predictive_std(simulators.params, simulators.noise, members)
+    if is_known is None:
+        is_known = not support_lib.is_stranger(support, simulators.row_of(agent_id))
     lower, upper, notes = _intervals(mean, std, tuple(levels), calibration, is_known)
     outside = np.zeros(len(mean), bool)
     if support is not None:

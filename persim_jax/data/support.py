@@ -87,6 +87,11 @@ def of_strangers(support: DataSupport | None, count: int) -> DataSupport | None:
     return support.replace(last_obs=nowhere)
 
 
+def is_stranger(support: DataSupport | None, row: int) -> bool:
+    """Whether the agent in a row was not in the data, so that nobody knows where it was last seen."""
+    return support is not None and not np.isfinite(np.asarray(support.last_obs)[row]).all()
+
+
 def _range(values: np.ndarray) -> np.ndarray:
     """Least and greatest of `[B, X]`, `[2, X]`."""
     return np.stack([values.min(axis=0), values.max(axis=0)])
