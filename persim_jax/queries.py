@@ -110,7 +110,9 @@ def _intervals(
     notes: tuple[str, ...] = ()
     horizon = calibration.horizon(is_known)
     if len(mean) > horizon:
-        notes = (f"intervals were calibrated for {horizon} steps: later ones are likely too narrow",)
+        notes = (
+            f"intervals were calibrated for {horizon} steps: later ones are likely too narrow",
+        )
     return mean[None] - widths * std[None], mean[None] + widths * std[None], notes
 
 

@@ -234,8 +234,10 @@ def member_loss(model: DynamicsModel, normalizer: PyTree) -> Callable[..., jax.A
     """`(weights, batch, key) -> []`: the loss of one member, without its axis."""
 
     def loss(weights: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
+        dtype = jax.tree.leaves(weights)[0].dtype
         weights, batch = jax.tree.map(lambda leaf: leaf[None], (weights, batch))
-        return model.loss(ModelParams(weights, normalizer), batch, key)[0][0]
+        # Where JAX knows 64 bits, float32 weights may meet float64 data: optimisers refuse the mix.
+        return model.loss(ModelParams(weights, normalizer), batch, key)[0][0].astype(dtype)
 
     return loss
 

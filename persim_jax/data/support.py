@@ -88,7 +88,7 @@ def of_strangers(support: DataSupport | None, count: int) -> DataSupport | None:
 
 
 def is_stranger(support: DataSupport | None, row: int) -> bool:
-    """Whether the agent in a row was not in the data, so that nobody knows where it was last seen."""
+    """Whether the agent in a row was not in the data: nobody knows where it was last seen."""
     return support is not None and not np.isfinite(np.asarray(support.last_obs)[row]).all()
 
 
