@@ -91,6 +91,20 @@ def check_obs(config: FactorConfig, obs: jax.Array) -> None:
         )
 
 
+def check_finite(name: str, values: Any) -> None:
+    """Refuses values that are not finite; those that a trace hides are taken as they are.
+
+    Raises:
+      ValueError: Says where the first one stands.
+    """
+    if isinstance(values, jax.core.Tracer):
+        return
+    bad = np.argwhere(~np.isfinite(np.asarray(values)))
+    if len(bad):
+        value = np.asarray(values)[tuple(bad[0])]
+        raise ValueError(f"{name} holds {value} at {tuple(bad[0].tolist())}: give a number")
+
+
 def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
     """Refuses an observation `[obs_size]` or actions `[T]` or `[T, A]` of other shapes or values.
 

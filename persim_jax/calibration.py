@@ -27,10 +27,9 @@ class Calibration(NamedTuple):
     known: np.ndarray
     unseen: np.ndarray
 
-    @property
-    def horizon(self) -> int:
-        """Steps that validation looked ahead, H, for known agents."""
-        return self.known.shape[1]
+    def horizon(self, is_known: bool = True) -> int:
+        """Steps that validation looked ahead, H: not as many for known agents and for newcomers."""
+        return (self.known if is_known else self.unseen).shape[1]
 
     def widths(
         self, levels: tuple[float, ...], steps: int, is_known: bool = True

@@ -60,19 +60,17 @@ def ask(
     inputs: Any = None,
     levels: Sequence[float] = LEVELS,
     calibration: Calibration | None = None,
-    is_known: bool = True,
+    is_known: bool | None = None,
 ) -> Answer:
-    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only.
-
-    `is_known` says whether the calibration is that of agents in the training data.
-    """
+    """See `persim_jax.uses.SimulatorUses.query`; tells its notes in the answer only."""
     config, info, support = simulators.config, simulators.info, simulators.support
     start = simulators.last_obs(agent_id) if obs is None else simulators.as_obs(obs)
     actions = jnp.asarray(actions)
     if not config.discrete:
         actions = actions.astype(start.dtype)
     arguments.check(config, start, actions)
-    _check_finite(start, actions)
+    for name, values in (("obs", start), ("actions", actions)):
+        arguments.check_finite(name, values)
     schedule = simulators.as_inputs(inputs, len(actions))
     # Without a task actions are taken as they are: what lies outside the data is told, not mended.
     path = simulators.replace(task=None).rollout(agent_id, start, actions, schedule)
@@ -80,6 +78,8 @@ def ask(
     names = info.target_names if info else tuple(f"obs_{i}" for i in range(members.shape[-1]))
     mean = members.mean(axis=0)
     std = predictive_std(simulators.params, simulators.noise, members)
+    if is_known is None:
+        is_known = not support_lib.is_stranger(support, simulators.row_of(agent_id))
     lower, upper, notes = _intervals(mean, std, tuple(levels), calibration, is_known)
     outside = np.zeros(len(mean), bool)
     if support is not None:
@@ -108,20 +108,12 @@ def _intervals(
         said = f"validation did not calibrate intervals at {', '.join(map(str, levels))}"
         return lower, upper, (f"{said}: these assume normal errors",)
     notes: tuple[str, ...] = ()
-    if len(mean) > calibration.horizon:
+    horizon = calibration.horizon(is_known)
+    if len(mean) > horizon:
         notes = (
-            f"intervals were calibrated for {calibration.horizon} steps: later ones are likely too "
-            "narrow",
+            f"intervals were calibrated for {horizon} steps: later ones are likely too narrow",
         )
     return mean[None] - widths * std[None], mean[None] + widths * std[None], notes
-
-
-def _check_finite(obs: Any, actions: Any) -> None:
-    for name, values in (("obs", obs), ("actions", actions)):
-        bad = np.argwhere(~np.isfinite(np.asarray(values)))
-        if len(bad):
-            value = np.asarray(values)[tuple(bad[0])]
-            raise ValueError(f"{name} holds {value} at {tuple(bad[0].tolist())}: give a number")
 
 
 def _about_path(far: np.ndarray, names: tuple[str, ...], limits: np.ndarray) -> tuple[str, ...]:

@@ -192,10 +192,17 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
 
         Returns:
           The action, `[]` int32 or `[A]`. To keep the plan between decisions use `policy`.
+
+        Raises:
+          KeyError: No agent has this id.
+          ValueError: There is no task, a shape does not fit the model, or a value is not finite:
+            all plans would be worth nothing, and one of them would be taken.
         """
-        schedule = self.as_inputs(inputs, planner.horizon)
+        start, schedule = self.as_obs(obs), self.as_inputs(inputs, planner.horizon)
+        arguments.check_obs(self.config, start)
+        arguments.check_finite("obs", start)
         agent = jnp.asarray(self.row_of(agent_id))
-        return _plan(self, key, agent, self.as_obs(obs), schedule, planner)
+        return _plan(self, key, agent, start, schedule, planner)
 
     @overload
     def personalize(

@@ -27,6 +27,8 @@ from persim_jax.types import Items, PyTree
 
 BOOTSTRAP = 2**31 - 1
 """Folded into the root key where epochs fold in their number."""
+MAX_JUDGED = 2**20
+"""Items at most by whose loss members are compared."""
 
 
 class TrainState(NamedTuple):
@@ -204,11 +206,16 @@ def member_losses(
     data: Items,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Training loss of every member over all of the data, `[M]`, computed once by each member."""
+    """Training loss of every member, `[M]`, computed once by each member.
+
+    It is that over all of the data, or over evenly spaced items where there are more than
+    `MAX_JUDGED`: at once they would need a hundred times the memory that training them takes.
+    """
+    every = -(-data.num_items // MAX_JUDGED)
 
     def one(member: jax.Array, shared: PyTree, weights: PyTree) -> jax.Array:
         data, normalizer = shared
-        batch = data.take(jnp.arange(data.num_items))
+        batch = data.take(jnp.arange(0, data.num_items, every))
         return member_loss(model, normalizer)(weights, batch, jax.random.key(0))
 
     lifted = mesh_lib.over_members(one, model.num_members, config.member_chunk, mesh)
@@ -227,8 +234,10 @@ def member_loss(model: DynamicsModel, normalizer: PyTree) -> Callable[..., jax.A
     """`(weights, batch, key) -> []`: the loss of one member, without its axis."""
 
     def loss(weights: PyTree, batch: PyTree, key: jax.Array) -> jax.Array:
+        dtype = jax.tree.leaves(weights)[0].dtype
         weights, batch = jax.tree.map(lambda leaf: leaf[None], (weights, batch))
-        return model.loss(ModelParams(weights, normalizer), batch, key)[0][0]
+        # Where JAX knows 64 bits, float32 weights may meet float64 data: optimisers refuse the mix.
+        return model.loss(ModelParams(weights, normalizer), batch, key)[0][0].astype(dtype)
 
     return loss
 

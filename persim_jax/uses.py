@@ -20,7 +20,7 @@ import numpy as np
 from persim_jax import arguments, queries, tasks
 from persim_jax.calibration import Calibration
 from persim_jax.data.info import AgentId, DatasetInfo
-from persim_jax.data.support import DataSupport
+from persim_jax.data.support import DataSupport, is_stranger
 from persim_jax.export import export_rollout
 from persim_jax.gymnasium_adapter import GymnasiumEnv, ResetFn
 from persim_jax.models.base import DynamicsModel, ModelParams
@@ -65,7 +65,7 @@ class SimulatorUses:
           ValueError: It is not known; give a state where one is asked for.
         """
         row = self.row_of(agent_id)
-        if self.support is None or not np.isfinite(np.asarray(self.support.last_obs)[row]).all():
+        if self.support is None or is_stranger(self.support, row):
             raise ValueError(
                 f"where agent {agent_id} was last seen is not known: give a state of "
                 f"{self.config.obs_size} numbers"
@@ -107,7 +107,7 @@ class SimulatorUses:
         inputs: Any = None,
         levels: Sequence[float] = queries.LEVELS,
         calibration: Calibration | None = None,
-        is_known: bool = True,
+        is_known: bool | None = None,
     ) -> queries.Answer:
         """A counterfactual: what this agent would do under these actions, with intervals.
 
@@ -118,7 +118,8 @@ class SimulatorUses:
           inputs: `[T, I]`, or `[I]` where they stay the same, where the model has any.
           levels: Nominal coverage of the intervals.
           calibration: What validation found; without it intervals assume normal errors.
-          is_known: Whether the agent was in the data, or is a newcomer: their calibrations differ.
+          is_known: Whether the agent is calibrated as one of the data or, what is wider, as a
+            newcomer; by default as what it is.
 
         Returns:
           The answer. What it says of its own limits is warned about, too.
@@ -157,7 +158,7 @@ class SimulatorUses:
 
         Raises:
           KeyError: No agent has this id.
-          ValueError: There is no task, a shape does not fit, or a reward is not finite.
+          ValueError: There is no task, a shape does not fit, or a state or reward is not finite.
         """
         if self.task is None:
             raise ValueError("planning needs a reward: with_reward(...) makes simulators with one")
@@ -165,6 +166,7 @@ class SimulatorUses:
             raise ValueError(f"num_steps is {num_steps}: an episode has at least 1")
         start = self.last_obs(agent_id) if obs is None else self.as_obs(obs)
         arguments.check_obs(self.config, start)
+        arguments.check_finite("obs", start)
         ahead = num_steps + planner.horizon - 1
         schedule = self.as_inputs(_extended(inputs, num_steps, ahead), ahead)
         row = jnp.asarray(self.row_of(agent_id))

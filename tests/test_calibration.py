@@ -5,6 +5,7 @@ import pytest
 
 from persim_jax import queries
 from persim_jax.calibration import Calibration, load, save
+from persim_jax.data.support import of_strangers
 from persim_jax.files import CorruptFileError
 from tests.users import actions_of, inputs_of, recent, untrained
 
@@ -29,7 +30,7 @@ def test_a_file_keeps_numbers_and_gaps(tmp_path):
     found = load(tmp_path / "c.json")
     np.testing.assert_array_equal(found.known, KNOWN)
     np.testing.assert_array_equal(found.unseen, gap)
-    assert (found.levels, found.horizon) == ((0.5, 0.95), 3)
+    assert (found.levels, found.horizon()) == ((0.5, 0.95), 3)
     assert found.widths((0.5,), 3, is_known=False) is None
     assert found.widths((0.95,), 3, is_known=False) is not None
     assert load(tmp_path / "none.json") is None
@@ -58,6 +59,18 @@ def test_an_answer_is_as_wide_as_validation_says():
     newcomer = queries.ask(simulators, "bob", *asked, (0.5,), CALIBRATION, is_known=False)
     wide, narrow = (a.upper - a.mean[None] for a in (newcomer, answer))
     np.testing.assert_allclose(wide, 10 * narrow, rtol=1e-6)
+    # Simulators know whom they are of: nobody knows where a newcomer was last seen.
+    strangers = simulators.replace(support=of_strangers(simulators.support, 3))
+    told = queries.ask(strangers, "bob", *asked, (0.5,), CALIBRATION)
+    np.testing.assert_array_equal(told.upper, newcomer.upper)
+    told = queries.ask(strangers, "bob", *asked, (0.5,), CALIBRATION, is_known=True)
+    np.testing.assert_array_equal(told.upper, answer.upper)
+    # Newcomers are predicted over other numbers of steps than the tails of known agents.
+    for steps, said in ((2, ("for 2 steps",)), (4, ())):
+        other = CALIBRATION._replace(unseen=np.repeat(KNOWN[:, :1], steps, axis=1))
+        answer = queries.ask(simulators, "bob", *asked, (0.5,), other, is_known=False)
+        assert len(answer.notes) == len(said)
+        assert all(text in note for text, note in zip(said, answer.notes, strict=True))
     plain = queries.ask(simulators, "bob", *asked, (0.8,), CALIBRATION)
     assert "did not calibrate intervals at 0.8: these assume normal errors" in plain.notes[0]
     np.testing.assert_array_equal(plain.upper, queries.ask(simulators, "bob", *asked, (0.8,)).upper)

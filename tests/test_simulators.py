@@ -145,6 +145,24 @@ def test_planning_needs_a_task():
         make().plan(jax.random.key(0), 7, OBS, PlannerConfig(num_candidates=4, horizon=2))
 
 
+@pytest.mark.parametrize(
+    ("obs", "message"),
+    [
+        ([0.3], r"obs has shape \(1,\): this model's is \(2,\)"),
+        ([0.3, np.nan], r"obs holds nan at \(1,\)"),
+    ],
+)
+def test_no_plan_is_made_from_what_is_no_state(obs, message):
+    # Of no number all plans are worth -inf, and an action would come back as if it meant something.
+    simulators, planner = make(task=going_right()), PlannerConfig(num_candidates=4, horizon=2)
+    with pytest.raises(ValueError, match=message):
+        simulators.plan(jax.random.key(0), 7, obs, planner)
+    with pytest.raises(ValueError, match=message):
+        simulators.plan_episode(jax.random.key(0), 7, planner, 2, obs=obs)
+    action = jax.jit(lambda obs: simulators.plan(jax.random.key(0), 7, obs, planner))(OBS)
+    assert int(action) == int(simulators.plan(jax.random.key(0), 7, OBS, planner))
+
+
 @both
 def test_what_is_loaded_predicts_the_same_bits(tmp_path, config):
     simulators = make(config)

@@ -164,6 +164,17 @@ def test_the_members_with_the_lowest_losses_are_kept_in_their_order():
     np.testing.assert_array_equal(kept.weights["w"], w[[1, 2]])
 
 
+def test_members_are_compared_on_evenly_spaced_items_where_there_are_too_many(monkeypatch):
+    monkeypatch.setattr(training, "MAX_JUDGED", 17)
+    data = make_data(53)  # no other test compiles this size
+    state = start(data=data)
+    losses = training.member_losses(regression(), CONFIG, state.params, data)
+    # Every fourth: every third would be 18 of them.
+    w, rows = np.asarray(state.params.weights["w"]), np.arange(0, 53, 4)
+    expected = [np.mean((data.obs[rows] @ row - data.rewards[rows]) ** 2) for row in w]
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize("advance", [training.run_epoch, training.polish])
 def test_a_number_that_is_not_finite_leaves_finite_weights_behind(advance):
     data = make_data(bad_row=7)

@@ -18,6 +18,8 @@ from persim_jax.data.tables import Columns, DataError, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
+MAX_ROUNDING = 0.1
+"""Of what a state changes in a step, the share that may be lost where numbers are rounded."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
 NO_ACTION = "none"
 """Name of the only action where a table has no action column."""
@@ -66,6 +68,7 @@ def from_table(
     rewards = _numeric(rows, (columns.reward,) if columns.reward else (), follows)
     for names, values in ((columns.states, states), (columns.inputs, inputs[follows])):
         _refuse_constant(names or (), values)
+    _refuse_rounded(columns.states or (), states, follows)
     actions, action_names, discrete = _actions(rows, columns.actions or (), follows, action_kind)
     shape = _Shape.of(rows, follows)
     ids, agent_names = _ids(rows.labels)
@@ -156,6 +159,22 @@ def _refuse_constant(names: Sequence[str], values: np.ndarray) -> None:
             )
 
 
+def _refuse_rounded(names: Sequence[str], states: np.ndarray, follows: np.ndarray) -> None:
+    """Raises where single precision, in which models compute, rounds what changes in a step."""
+    first = np.flatnonzero(follows)
+    rounded = states.astype(np.float32).astype(np.float64)
+    for name, column, stored in zip(names, states.T, rounded.T, strict=True):
+        moved = column[first + 1] - column[first]
+        lost = stored[first + 1] - stored[first] - moved
+        if np.square(lost).mean() > (MAX_ROUNDING**2) * np.square(moved).mean():
+            raise DataError(
+                f"column {name!r} lies around {column.mean():.6g} and changes by "
+                f"{np.sqrt(np.square(moved).mean()):.2g} in a step, of which rounding to single "
+                f"precision takes {np.sqrt(np.square(lost).mean()):.2g}: subtract a constant, so "
+                "that the numbers are as small as their changes let them be"
+            )
+
+
 def _actions(
     rows: TableRows, names: tuple[str, ...], follows: np.ndarray, kind: str
 ) -> tuple[np.ndarray, tuple[str, ...], bool]:
@@ -185,7 +204,7 @@ def _levels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A discrete action as integers `[R]`, and the names of its levels in their order."""
     levels = np.unique(cells[follows])
-    labels = tuple(level if isinstance(level, str) else f"{level:g}" for level in levels.tolist())
+    labels = tuple(map(_label, levels.tolist()))
     if "" in labels:
         index = np.flatnonzero((cells == "") & follows)[0]
         raise DataError(
@@ -199,6 +218,13 @@ def _levels(
         )
     index = np.searchsorted(levels, np.where(follows, cells, levels[0]))
     return index.astype(np.int32), labels
+
+
+def _label(level: str | float) -> str:
+    """Name of a level: text as it is, a number by its shortest text that is no other number's."""
+    if isinstance(level, str):
+        return level
+    return str(int(level)) if level.is_integer() else str(level)
 
 
 def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:

@@ -267,6 +267,13 @@ def _guess(data: Any, metadata: list[dict], runs: list[_Run], agents: list[_Agen
     from gymnasium import spaces
 
     space, names = data.action_space, tuple(agents[0].covariates)
+    for agent in agents:
+        if set(agent.covariates) != set(names):
+            raise DataError(
+                f"covariates of agent {agent.agent_id} are {', '.join(agent.covariates) or 'none'},"
+                f" those of agent {agents[0].agent_id} {', '.join(names) or 'none'}: give each "
+                "agent's first episode the same ones"
+            )
     discrete = isinstance(space, spaces.Discrete)
     width = int(space.n) if discrete else runs[0].actions.shape[-1]
     inputs = runs[0].inputs

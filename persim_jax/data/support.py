@@ -87,16 +87,24 @@ def of_strangers(support: DataSupport | None, count: int) -> DataSupport | None:
     return support.replace(last_obs=nowhere)
 
 
+def is_stranger(support: DataSupport | None, row: int) -> bool:
+    """Whether the agent in a row was not in the data: nobody knows where it was last seen."""
+    return support is not None and not np.isfinite(np.asarray(support.last_obs)[row]).all()
+
+
 def _range(values: np.ndarray) -> np.ndarray:
     """Least and greatest of `[B, X]`, `[2, X]`."""
     return np.stack([values.min(axis=0), values.max(axis=0)])
 
 
 def outside(values: Any, limits: Array) -> np.ndarray:
-    """Which of `[..., X]` lie outside `limits [2, X]` by more than rounding, `[..., X]` bool."""
+    """Which of `[..., X]` lie outside `limits [2, X]` by more than rounding, `[..., X]` bool.
+
+    What is not a number lies nowhere, and so outside.
+    """
     values, limits = np.asarray(values, np.float64), np.asarray(limits, np.float64)
     slack = 1e-5 * (limits[1] - limits[0]) + 1e-6 * np.abs(limits).max(axis=0, initial=0.0)
-    return (values < limits[0] - slack) | (values > limits[1] + slack)
+    return ~((values >= limits[0] - slack) & (values <= limits[1] + slack))
 
 
 def remarks(

@@ -73,10 +73,15 @@ def sort_rows(table: dict[str, np.ndarray], columns: Columns) -> TableRows:
 
 
 def _text(cells: np.ndarray) -> np.ndarray:
-    """Ids as text: 7 and 7.0 are both "7"."""
-    if cells.dtype.kind == "f" and np.all(cells == np.round(cells)):
-        cells = cells.astype(np.int64)
-    return np.asarray([str(cell) for cell in cells.tolist()])
+    """Ids as text: 7 and 7.0 are both "7", and a number that is missing is blank."""
+    if cells.dtype.kind != "f":
+        return np.asarray([str(cell) for cell in cells.tolist()])
+    # A Parquet column of integers with a gap arrives as floats with NaN.
+    blank = np.isnan(cells)
+    numbers = np.where(blank, 0.0, cells)
+    if np.all(numbers == np.round(numbers)):
+        numbers = numbers.astype(np.int64)
+    return np.where(blank, "", np.asarray([str(cell) for cell in numbers.tolist()]))
 
 
 def _times(rows: TableRows, column: str) -> np.ndarray:

@@ -174,7 +174,9 @@ def numbers(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if cells.dtype.kind in "biuf":
         return cells.astype(np.float64), np.zeros(len(cells), bool)
     if cells.dtype.kind in "mM":
-        values = cells.astype("datetime64[us]").astype(np.int64) / 1e6
+        # Both in seconds: a date counts from 1970, a span of time from its own start.
+        unit = "datetime64[us]" if cells.dtype.kind == "M" else "timedelta64[us]"
+        values = cells.astype(unit).astype(np.int64) / 1e6
         return np.where(np.isnat(cells), np.nan, values), np.zeros(len(cells), bool)
     text = np.char.strip(cells)
     text = np.where(text == "", "nan", text)

@@ -31,7 +31,8 @@ class ContinuousCQLConfig(SACConfig):
       weight: Of the conservative term; 0 is SAC. Authors and d3rlpy have 5 or 10.
       num_samples: Actions of each of the three kinds in the soft maximum.
       threshold: Gap, in units of value and after `weight`, that the multiplier holds; negative:
-        there is no multiplier. The authors have 5 or 10.
+        there is no multiplier. The authors have 5 or 10, of a sum over samples where we take their
+        mean: their gap is larger by `weight` times log(3 `num_samples`).
       multiplier_rate: Learning rate of the multiplier, which starts at 1.
     """
 

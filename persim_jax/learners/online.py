@@ -163,8 +163,8 @@ def train_online(
       `Kept` with a leading axis N; `reached` says which agents met their targets.
 
     Raises:
-      FloatingPointError: A learner or its returns left the finite numbers; says whose and when.
-        `save` was last called with a good state.
+      FloatingPointError: A learner that has not reached its target, or its returns, left the
+        finite numbers; says whose and when. `save` was last called with a good state.
     """
     begin = time.monotonic()
     state = restore(_start(environment, learner, config, keys, env_params))
@@ -235,7 +235,8 @@ def _round(
     """Trains all agents until the next evaluation, evaluates them, keeps what is to be kept.
 
     Returns:
-      The new state, the mean returns of the evaluation `[N]` and whether all is finite `[N]`.
+      The new state, the mean returns of the evaluation `[N]` and whether all that is still to be
+      kept is finite `[N]`.
     """
     starts = steps + config.num_envs * jnp.arange(config.evaluate_every // config.num_envs)
 
@@ -260,9 +261,10 @@ def _round(
         now = (steps + config.evaluate_every).astype(jnp.int32)
         # Before its first gradient step a learner is luck, even where luck reaches the target.
         judged = jnp.where(now > config.warm_up, mean_return, -jnp.inf)
-        kept = keep(kept, lane.learner, judged, now, target)
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(lane.learner)]
-        finite_lane = jnp.stack([jnp.isfinite(mean_return), *finite]).all()
+        # An agent that is done learns on beside the others, which must not end on its account.
+        finite_lane = jnp.stack([jnp.isfinite(mean_return), *finite]).all() | kept.reached
+        kept = keep(kept, lane.learner, judged, now, target)
         return lane._replace(key=key), kept, mean_return, finite_lane
 
     def unless_reached(xs: Any) -> Any:

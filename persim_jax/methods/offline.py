@@ -18,7 +18,7 @@ import numpy as np
 
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.collect import memoryless
-from persim_jax.data.dataset import OfflineDataset, validate
+from persim_jax.data.dataset import OfflineDataset, refuse_inputs, validate
 from persim_jax.learners.base import Learner, LearnerState
 from persim_jax.learners.bcq_continuous import ContinuousBCQConfig, make_continuous_bcq
 from persim_jax.learners.bcq_discrete import DiscreteBCQConfig, make_discrete_bcq
@@ -157,8 +157,9 @@ def fit(
       The policies; `diverged_at` says which of them are not to be used.
 
     Raises:
-      ValueError: The name is none of these methods', the dataset has no rewards or is not valid,
-        the learner's kind of action is not the task's, or synthetic trajectories are missing.
+      ValueError: The name is none of these methods', the dataset has no rewards, has exogenous
+        inputs or is not valid, the learner's kind of action is not the task's, or synthetic
+        trajectories are missing.
     """
     about, monitor = parse_name(name), monitor or Monitor()
     if about is None:
@@ -195,6 +196,7 @@ def lane_transitions(
     """
     _check_rewards(dataset)
     validate(dataset)
+    refuse_inputs(dataset, about.learner)
     if about.view == POOLED:
         return [dataset.transitions()]
     ids = np.asarray(dataset.agent_ids)

@@ -32,7 +32,7 @@ def fit_carry(target: str, before: jax.Array, after: jax.Array) -> jax.Array:
     Returns:
       `[D]`, 1 where the target is a difference and 0 where it is the next value itself.
     """
-    carry = jnp.ones(before.shape[-1])
+    carry = jnp.ones(before.shape[-1], before.dtype)
     if target == "auto":
         moved = (after - before).std(axis=0)
         carry = jnp.where(after.std(axis=0) < ABSOLUTE_RATIO * moved, 0.0, carry)

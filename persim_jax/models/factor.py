@@ -256,7 +256,7 @@ def _step(
             features = jnp.concatenate([features, scaled])
         columns = (features @ kernel.reshape(kernel.shape[0], -1)).reshape(bias.shape) + bias
         moved = jnp.sum(weight[:, None] * columns, axis=0) + bound.delta_mean
-        after = bound.carry * newest(config, obs) + moved
+        after = (bound.carry * newest(config, obs) + moved).astype(obs.dtype)
         return after if taken is None else advance(config, obs, after, taken)
 
     weights = jnp.broadcast_to(encoded, (obs.shape[0], encoded.shape[-1]))

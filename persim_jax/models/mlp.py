@@ -218,6 +218,6 @@ def _step(
     def member(weights: Any, obs: jax.Array) -> jax.Array:
         inputs = jnp.concatenate([normalizer_lib.apply(norm.obs, obs), encoded])
         found = network.apply({"params": weights}, inputs, method=MLPNetwork.layers)
-        return norm.carry * obs + normalizer_lib.invert(norm.delta, found)
+        return (norm.carry * obs + normalizer_lib.invert(norm.delta, found)).astype(obs.dtype)
 
     return each_member(member, (bound.weights, obs), max(config.hidden, default=1))

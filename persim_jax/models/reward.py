@@ -25,6 +25,10 @@ from persim_jax.types import Transitions
 PENALTIES = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
 """Choices of the ridge, relative to the mean square of a feature."""
 MIN_TRANSITIONS = 20
+MIN_AGENTS = 5
+"""Agents from which on whole ones are held out."""
+LEAST = 0.25
+"""Of its share of the transitions, what a part must have where whole agents are dealt out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,9 @@ class RewardConfig:
       num_random: Number of random features, tanh of a random projection (Rahimi and Recht, 2007,
         with another nonlinearity); 0 is a quadratic.
       num_transitions: At most so many transitions are used, drawn at random.
-      held_out: Share of the agents, or of the transitions where there are fewer than five agents,
-        that is kept from the fit and tells the error. As many choose the penalty.
+      held_out: Share of the agents that is kept from the fit and tells the error; of the
+        transitions where there are fewer than five agents, or where records are so unlike in length
+        that whole agents leave a part next to nothing. As many choose the penalty.
     """
 
     num_random: int = 256
@@ -196,15 +201,24 @@ def _ridge(features: np.ndarray, rewards: np.ndarray) -> list[np.ndarray]:
 
 
 def _split(key: jax.Array, agents: np.ndarray, config: RewardConfig) -> list[np.ndarray]:
-    """Rows to fit, to choose the penalty by and to judge; whole agents where there are five."""
+    """Rows to fit, to choose the penalty by and to judge; whole agents where these are enough."""
     key_groups, key_rows = jax.random.split(key)
-    groups = np.unique(agents)
-    group_of = agents if groups.size >= 5 else np.arange(agents.size)
-    order = np.asarray(jax.random.permutation(key_groups, np.unique(group_of)))
-    count = max(1, round(config.held_out * order.size))
     shuffled = np.asarray(jax.random.permutation(key_rows, agents.size))
     rows = np.sort(shuffled[: config.num_transitions])
-    test, choose = (
-        np.isin(group_of[rows], part) for part in (order[:count], order[count : 2 * count])
-    )
+    if np.unique(agents).size >= MIN_AGENTS:
+        parts = _by_group(key_groups, agents, rows, config.held_out)
+        shares = np.asarray([1 - 2 * config.held_out, config.held_out, config.held_out])
+        # Of records of very different lengths a part may be next to nothing.
+        if all(len(part) >= LEAST * rows.size * s for part, s in zip(parts, shares, strict=True)):
+            return parts
+    return _by_group(key_groups, np.arange(agents.size), rows, config.held_out)
+
+
+def _by_group(
+    key: jax.Array, groups: np.ndarray, rows: np.ndarray, share: float
+) -> list[np.ndarray]:
+    """Deals out rows by the group of each: the two shares that are held out come last."""
+    order = np.asarray(jax.random.permutation(key, np.unique(groups)))
+    count = max(1, round(share * order.size))
+    test, choose = (np.isin(groups[rows], part) for part in (order[:count], order[count:][:count]))
     return [rows[~test & ~choose], rows[choose], rows[test]]

@@ -8,9 +8,43 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.info import DatasetInfo
+from persim_jax.data.levels import renumbered
 from persim_jax.models.base import History
 from persim_jax.models.factor_network import FactorConfig
 from persim_jax.types import Transitions
+
+
+def as_trained(data: OfflineDataset, known: DatasetInfo | None) -> OfflineDataset:
+    """Newcomers' data with coordinates and actions as the training data have them, by their names.
+
+    Args:
+      data: Of newcomers.
+      known: Facts of the training data; None of simulators of older versions, which know no names.
+
+    Raises:
+      ValueError: States, inputs or continuous actions are others or in another order, or a discrete
+        action is none of the training data's.
+    """
+    if known is None:
+        return data
+    info = data.info
+    named = bool(info.action_names and known.action_names)
+    if named and info.discrete and known.discrete:
+        data = renumbered(data, known.action_names)
+        named = False
+    pairs = {
+        "states": (info.obs_names, known.obs_names),
+        "inputs": (info.input_names, known.input_names),
+    } | ({"actions": (info.action_names, known.action_names)} if named else {})
+    for what, (own, due) in pairs.items():
+        if own != due:
+            raise ValueError(
+                f"{what} of the newcomers are {', '.join(own) or 'none'}, those of the training "
+                f"data {', '.join(due) or 'none'}: give the same ones in the same order, and name "
+                "them alike in info"
+            )
+    return data
 
 
 def evidence_of(data: OfflineDataset | Transitions) -> History:

@@ -25,7 +25,12 @@ from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target, with_factors
 from persim_jax.personalization import posterior as posterior_lib
 from persim_jax.personalization.covariates import covariate_prior, fit_covariates
-from persim_jax.personalization.evidence import check_evidence, evidence_of, first_few
+from persim_jax.personalization.evidence import (
+    as_trained,
+    check_evidence,
+    evidence_of,
+    first_few,
+)
 from persim_jax.personalization.posterior import FactorPosterior, FactorPrior
 from persim_jax.personalization.prior import population_prior
 from persim_jax.types import Transitions
@@ -87,14 +92,14 @@ class Newcomers(flax.struct.PyTreeNode):
           data: Its agents are these newcomers, in the same order.
 
         Raises:
-          ValueError: The agents are others, or a shape does not fit.
+          ValueError: The agents are others, or their data do not fit.
         """
         if not np.array_equal(np.asarray(data.agent_ids), np.asarray(self.agent_ids)):
             raise ValueError(
                 f"the dataset's agents are {first_few(data.agent_ids)}, the newcomers are "
                 f"{first_few(self.agent_ids)}: give one trajectory of each newcomer, in their order"
             )
-        return self.observe(evidence_of(data))
+        return self.observe(evidence_of(as_trained(data, self.trained.info)))
 
     def observe(self, evidence: History) -> Newcomers:
         """Takes transitions into account, leaves `[N, T, ...]`, oldest first."""
@@ -218,7 +223,7 @@ def personalize(
         validate(data)
         ids, names = np.asarray(data.agent_ids), data.info.agent_names
         newcomers = of_prior(trained, ids, covariates, forgetting, names)
-        return newcomers.observe(evidence_of(data))
+        return newcomers.update(data)
     names = (agent_id,) if isinstance(agent_id, str) else ()
     ids = np.asarray([0 if names else agent_id])
     covariates = None if covariates is None else jnp.atleast_2d(jnp.asarray(covariates))

@@ -116,6 +116,17 @@ def test_of_other_peoples_datasets_every_episode_is_an_agent(tmp_path):
     assert load_minari(discrete).info.num_actions == 3
 
 
+def test_agents_of_other_peoples_datasets_have_the_same_covariates(tmp_path):
+    obs, space = np.arange(8.0).reshape(4, 2), gymnasium.spaces.Discrete(3)
+    path = other_peoples(tmp_path / "one", obs, np.asarray([2, 0, 1]), space)
+    storage = minari.MinariDataset(path / "data").storage
+    storage.update_episode_metadata([{"covariates/mass": 1.5}], [0])
+    with pytest.raises(DataError, match="covariates of agent 1 are none, those of agent 0 mass"):
+        load_minari(path)
+    storage.update_episode_metadata([{"covariates/mass": 2.5}], [1])
+    np.testing.assert_array_equal(load_minari(path).covariates, [[1.5], [2.5]])
+
+
 def test_what_cannot_be_read_is_refused(tmp_path):
     whole = np.arange(4).reshape(4, 1)
     path = other_peoples(

@@ -58,6 +58,8 @@ def test_rounding_is_not_outside():
     limits = np.float32([[0.0, -1.0], [0.3, 1.0]])
     values = np.float64([[0.3, 1.0], [np.float32(0.1) * 3, -1.0], [0.31, 0.0], [0.1, -1.1]])
     np.testing.assert_array_equal(outside(values, limits).any(axis=1), [0, 0, 1, 1])
+    beyond = outside(np.float32([[np.nan, 0.0], [0.1, np.inf], [-np.inf, np.nan]]), limits)
+    np.testing.assert_array_equal(beyond, [[1, 0], [0, 1], [1, 1]])
 
 
 def test_an_action_never_seen_is_counted_and_named():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from persim_jax.data.from_table import MAX_LEVELS, from_table, load_table
 from persim_jax.data.info import actions_of
-from persim_jax.data.tables import Columns, DataError, read_table
+from persim_jax.data.tables import Columns, DataError, numbers, read_table
 
 GOOD = """agent,time,state_x,state_y,action,input_meal,covariate_weight,reward
 ann,0,1.5,10,up,0,70,1
@@ -106,6 +106,8 @@ def table_of(action, **others):
         ([1, 5, 2, 0] * 2, "continuous", ("action",), [[1], [5], [2]]),
         ([1.5, 2.0, 2.0, 9.0] * 2, "discrete", ("1.5", "2"), [0, 1, 1]),
         (np.asarray([True, False, True, True] * 2), "auto", ("0", "1"), [1, 0, 1]),
+        ([1000002, 1000001] * 4, "auto", ("1000001", "1000002"), [1, 0, 1]),
+        ([0.1234567, 0.1234568] * 4, "discrete", ("0.1234567", "0.1234568"), [0, 1, 0]),
     ],
 )
 def test_what_counts_as_discrete(action, kind, names, first):
@@ -128,7 +130,8 @@ def test_many_whole_numbers_are_continuous():
     assert not one.info.discrete
     few = {name: column[:-1] for name, column in table.items()}
     few = from_table(few, Columns(actions=("action_rate",)), "toy")
-    assert few.info.action_names == ("0", "1e+06")
+    assert few.info.action_names == ("0", "1000000")
+    np.testing.assert_array_equal(actions_of(few.info, [1e6, "1000000", 0]), [1, 1, 0])
 
 
 def test_actions_of_users_are_told_from_those_never_seen():
@@ -191,6 +194,34 @@ def test_a_column_without_variation_is_refused(column, value, message):
     table = table_of([1, 2, 0, 1] * 2) | {column: np.full(8, value)}
     with pytest.raises(DataError, match=message):
         from_table(table, Columns(), "toy")
+
+
+def test_a_state_whose_steps_single_precision_does_not_hold_is_refused():
+    # Near 4 million float32 counts in quarters, near 1000 in 2^-14: metres north of the equator.
+    steps = np.cumsum(np.tile([0.1, 0.2, 0.1, 0.3], 2))
+    table = table_of([1, 2, 0, 1] * 2) | {"state_north": 4e6 + steps}
+    columns = Columns(states=("state_north",))
+    with pytest.raises(DataError, match=r"'state_north' lies around 4e\+06 .* by 0\.2.* subtract"):
+        from_table(table, columns, "toy")
+    found = from_table(table | {"state_north": 1000 + steps}, columns, "toy")
+    np.testing.assert_allclose(np.diff(found.obs[0, :, 0]), [0.2, 0.1, 0.3], atol=2e-4)
+    # One number for each agent, which float32 rounds but once, changes by nothing in a step.
+    fixed = table | {"state_size": np.repeat([0.1, 0.7], 4), "state_north": steps}
+    from_table(fixed, Columns(states=("state_size", "state_north")), "toy")
+
+
+def test_numbers_that_are_missing_and_spans_of_time_are_what_they_are_in_text():
+    # What Parquet makes of a column of whole numbers with an empty cell.
+    table = table_of([1, 2, 0, 1] * 2) | {"agent": np.asarray([7.0] * 4 + [8.0] * 3 + [np.nan])}
+    with pytest.raises(DataError, match="row 8, column 'agent' is empty"):
+        from_table(table, Columns(), "toy")
+    table["agent"][-1] = 8.0
+    assert from_table(table, Columns(), "toy").agent_ids.tolist() == [7, 8]
+    minutes = np.tile(np.arange(4), 2).astype("timedelta64[m]")
+    assert from_table(table | {"time": minutes}, Columns(), "toy").info.time_step == 60.0
+    values, wrong = numbers(np.asarray([1500, "NaT"], "timedelta64[ms]"))
+    np.testing.assert_array_equal(values, [1.5, np.nan])
+    assert not wrong.any()
 
 
 def test_other_things_that_are_no_dataset(tmp_path):

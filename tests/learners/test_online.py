@@ -86,6 +86,22 @@ def test_training_ends_when_all_have_reached_their_targets():
     np.testing.assert_array_equal(heard[2].kept.mean_return, [count_after(1), count_after(3)])
 
 
+def test_an_agent_that_is_done_may_diverge_beside_one_that_is_not():
+    # Past 20 gradient steps, which is after two evaluations, the first agent is no number any more.
+    def update(key, count, batch):
+        lost = (batch.obs.mean() < 1.5) & (count >= 20.0)
+        return jnp.where(lost, jnp.nan, count + 1.0), {}
+
+    learner, keys = COUNTING._replace(update=update), jax.random.split(jax.random.key(0), 2)
+    gains, last = jnp.asarray([1.0, 2.0]), 2.0 * count_after(4)
+    train = functools.partial(train_online, COUNTING_ENV, learner, COUNTING_CONFIG, keys, gains)
+    kept = train(jnp.asarray([count_after(1), last]))
+    np.testing.assert_array_equal(kept.reached, True)
+    np.testing.assert_array_equal(kept.learner, count_after(np.array([1, 4])))
+    with pytest.raises(FloatingPointError, match=r"agent\(s\) \[0\] left .* steps 20 and 30"):
+        train(jnp.asarray([1000.0, last]))
+
+
 def test_an_agent_that_never_reaches_its_target_keeps_its_best():
     # The second agent gets worse with every gradient step.
     kept = train_counting([1.0, -1.0], [1000.0, 1000.0])

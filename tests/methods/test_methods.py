@@ -205,3 +205,29 @@ def test_polished_members_fit_the_data_and_the_best_of_them_are_kept():
     fresh = make_dataset(seed=8).transitions()
     error = one_step(PERSIM, fitted, fresh) - (fresh.next_obs - fresh.obs)
     assert np.sqrt(np.mean(error[:, 0] ** 2)) < 0.005
+
+
+@pytest.mark.slow
+@pytest.mark.optimizes
+@pytest.mark.parametrize("name", ["persim", "concat_mlp"])
+def test_where_jax_knows_64_bits_the_same_is_learned(name):
+    train = TrainConfig(num_epochs=3, batch_size=30, polish_rounds=1, polish_steps=3)
+    config = dataclasses.replace(SMALL, train=train, spare_members=1)
+    config = config if name == "persim" else ablation_settings(AblationSettings(persim=config))
+    wide = {k: np.float64(getattr(make_dataset(), k)) for k in ("obs", "rewards", "covariates")}
+    found = []
+    for x64, data in (
+        (False, make_dataset()), (True, make_dataset()), (True, make_dataset().replace(**wide))
+    ):  # fmt: skip
+        with jax.enable_x64(x64):
+            fitted = METHODS[name].fit(jax.random.key(1), data, TOY, None, config, Monitor())
+            model, params = METHODS[name].model(fitted)
+            bound = model.bind(params, jnp.asarray(0), None)
+            start = model.start(bound, jnp.asarray(data.obs[0, 0]))
+            encoded = model.encode_actions(bound, jnp.asarray(2, jnp.int32))
+            after = model.step(jax.random.key(0), bound, start, encoded)
+            # A rollout carries the one on to the other.
+            assert after.dtype == start.dtype == data.obs.dtype
+            found.append(np.asarray(after))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-3)

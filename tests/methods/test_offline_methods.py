@@ -130,6 +130,13 @@ def test_a_dataset_without_rewards_is_refused(rewards, what):
         fit(jax.random.key(0), DATA.replace(rewards=rewards), TOY.spec, "bcq_p", SETTINGS)
 
 
+def test_a_dataset_with_inputs_is_refused_as_by_all_rivals():
+    inputs = np.zeros((*DATA.mask.shape, 1), np.float32)
+    info = dataclasses.replace(DATA.info, input_names=("meal",))
+    with pytest.raises(ValueError, match=r"exogenous inputs \(meal\), which cql does not take"):
+        lane_transitions(DATA.replace(inputs=inputs, info=info), parse_name("cql_p"), SETTINGS)
+
+
 @pytest.mark.parametrize(
     ("spec", "config", "message"),
     [

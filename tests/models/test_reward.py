@@ -79,6 +79,19 @@ def test_two_of_twelve_agents_are_held_out_whole_and_their_error_is_the_one_told
     assert sum(600 < error < 800 for error in errors) == 2
 
 
+def test_one_long_record_among_short_ones_is_split_by_transitions():
+    # Of 1000 rows that are drawn the four short records have one or none.
+    agents = np.repeat(np.arange(5, dtype=np.int32), [20_000, 5, 5, 5, 5])
+    data = transitions(0, count=20_020).replace(agent=agents)
+    for seed in range(3):
+        learned = fit_reward(
+            jax.random.key(seed), data, 0, RewardConfig(num_random=16, num_transitions=1000)
+        )
+        # Rows are drawn from all that are dealt out, so their number is near a fifth of 1000.
+        assert 150 < learned.num_held_out < 250
+        assert learned.r2 > 0.99
+
+
 def test_noise_is_not_explained():
     rng = np.random.default_rng(3)
     data = transitions(0, count=1000).replace(rewards=rng.normal(size=1000).astype(np.float32))
