@@ -46,13 +46,15 @@ def support_of(train: OfflineDataset) -> Support:
     data = train.transitions()
     obs, actions = np.asarray(data.obs), np.asarray(data.actions)
     points = as_points(obs, actions, train.info.num_actions)
-    chosen = points[:: max(1, len(points) // (NUM_REFERENCES + NUM_PROBES))]
+    # From the first agent's to the last's: no agent is left out because there are many.
+    count = min(len(points), NUM_REFERENCES + NUM_PROBES)
+    chosen = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
     mean, std = chosen.mean(axis=0), chosen.std(axis=0)
     std = np.where(std < 1e-8, 1.0, std)
     scaled = (chosen - mean) / std
     # Every third is a probe.
     probe = np.arange(len(scaled)) % 3 == 0
-    references, probes = scaled[~probe][:NUM_REFERENCES], scaled[probe][:NUM_PROBES]
+    references, probes = scaled[~probe], scaled[probe]
     if not len(references):
         references = scaled
     distances = np.asarray(_nearest(jnp.asarray(references), jnp.asarray(probes)))

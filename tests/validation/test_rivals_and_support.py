@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from persim_jax.models.factor import FactorConfig
 from persim_jax.personalization.evidence import evidence_of
@@ -132,3 +133,16 @@ def test_queries_like_the_data_are_inside_and_others_are_not():
     other = windows(data)
     other = other._replace(actions=np.full_like(other.actions, 2))
     assert outside(support_of(one_sided), other, 3).mean() > 0.9
+
+
+def test_the_cloud_holds_all_agents_however_many_transitions_there_are():
+    # 12 000 transitions are just short of twice what the cloud takes; the last quarter of the
+    # agents lives elsewhere.
+    data = line_data(np.full(120, 0.1), steps=100)
+    obs = np.array(data.obs)
+    obs[90:, :, 0] += 1000.0
+    data = data.replace(obs=obs)
+    cloud = support_of(data)
+    x = cloud.references[:, 0] * cloud.std[0] + cloud.mean[0]
+    assert np.mean(x > 500) == pytest.approx(0.25, abs=0.01)
+    assert outside(cloud, windows(data), 3)[-20:].mean() < 0.1
