@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.info import level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
-from persim_jax.data.tables import Columns, DataError, numbers, read_table
+from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
@@ -81,6 +82,8 @@ def from_table(
         action_names=action_names,
         segmented=True,
         time_step=step,
+        agent_column=columns.agent,
+        action_column=columns.actions[0] if columns.actions and discrete else "",
     )
     mask = shape.steps(follows)
     dataset = OfflineDataset(
@@ -134,10 +137,16 @@ def _numeric(rows: TableRows, names: Sequence[str], needed: np.ndarray) -> np.nd
     for k, name in enumerate(names):
         cells = rows.table[name]
         column, wrong = numbers(cells)
-        bad = np.flatnonzero((wrong | ~np.isfinite(column)) & needed)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(column.astype(np.float32))
+        bad = np.flatnonzero((wrong | ~finite) & needed)
         if len(bad) > 0:
             cell = str(cells[bad[0]]).strip()
-            said = f"{cell!r} is no number" if wrong[bad[0]] else f"{cell} is not finite"
+            said = f"{cell} is not finite"
+            if wrong[bad[0]]:
+                said = f"{cell!r} is no number{about_comma(cell)}"
+            elif np.isfinite(column[bad[0]]):
+                said = f"{cell} is too large for single precision"
             raise DataError(
                 f"{rows.where(bad[0], name)}: {said if cell else 'the cell is empty'} "
                 f"({len(bad)} such cells in this column): correct it, or remove the row, which "
@@ -154,6 +163,14 @@ def _refuse_constant(names: Sequence[str], values: np.ndarray) -> None:
                 f"column {name!r} is {column[0]:g} in every row: nothing can be learned about it; "
                 "leave it out"
             )
+        # Models compute in single precision, where large numbers lie far apart.
+        resolution = float(np.spacing(np.float32(np.abs(column).max())))
+        if np.ptp(column) < 100 * resolution:
+            raise DataError(
+                f"column {name!r} lies between {column.min():.10g} and {column.max():.10g}, where "
+                f"numbers in single precision are {resolution:.2g} apart: subtract one number, "
+                f"such as {column.min():.10g}, from the whole column"
+            )
 
 
 def _actions(
@@ -169,6 +186,8 @@ def _actions(
             + (f", but {text[0]!r} holds text" if text else "")
             + ": join them to one column of text, or write them as 0 and 1"
         )
+    if text and kind == "auto":
+        _refuse_stray_text(rows, names[0], follows)
     if text and kind != "continuous":
         return *_levels(rows, names[0], np.char.strip(rows.table[names[0]]), follows), True
     values = _numeric(rows, names, follows)
@@ -180,12 +199,28 @@ def _actions(
     return values.astype(np.float32), names, False
 
 
+def _refuse_stray_text(rows: TableRows, name: str, follows: np.ndarray) -> None:
+    """Refuses a column of many numbers among which a few cells are none, such as n/a."""
+    cells = rows.table[name]
+    values, wrong = numbers(np.char.replace(cells, ",", "."))
+    if len(np.unique(values[follows & np.isfinite(values)])) <= MAX_LEVELS:
+        return  # names of actions, some of which may be numbers
+    wrong = numbers(cells)[1] & follows
+    index = int(np.argmax(wrong))
+    cell = str(cells[index]).strip()
+    raise DataError(
+        f"{rows.where(index, name)}: {cell!r} is no number{about_comma(cell)}, but more than "
+        f"{MAX_LEVELS} different numbers stand in this column ({int(wrong.sum())} such cells): "
+        "correct it, or give --action_kind=discrete if each is an action of its own"
+    )
+
+
 def _levels(
     rows: TableRows, name: str, cells: np.ndarray, follows: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A discrete action as integers `[R]`, and the names of its levels in their order."""
     levels = np.unique(cells[follows])
-    labels = tuple(level if isinstance(level, str) else f"{level:g}" for level in levels.tolist())
+    labels = tuple(x if isinstance(x, str) else level_name(x) for x in levels.tolist())
     if "" in labels:
         index = np.flatnonzero((cells == "") & follows)[0]
         raise DataError(
