@@ -259,7 +259,8 @@ def trusted_steps(workdir: str | Path, agent: str | int, asked: int) -> tuple[in
             else ""
         )
     if found["verdict"] == "do_not_trust":
-        return 0, f"validation says not to trust the simulator of agent {agent}: see {path}"
+        page = path.with_name("validation.html")
+        return 0, f"validation says not to trust the simulator of agent {agent}: {page} says why"
     return steps, f"validation trusts the simulator of agent {agent} for {steps} steps, no longer"
 
 

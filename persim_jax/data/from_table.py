@@ -6,6 +6,7 @@ one is a gap and splits the trajectory. Whatever cannot be used is told with age
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
-from persim_jax.data.info import level_name
+from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
 from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
 
@@ -25,10 +26,14 @@ NO_ACTION = "none"
 
 
 def load_table(
-    path: Path, columns: Columns, action_kind: str = "auto", time_step: float | None = None
+    path: Path,
+    columns: Columns,
+    action_kind: str = "auto",
+    time_step: float | None = None,
+    like: DatasetInfo | None = None,
 ) -> OfflineDataset:
     """Reads a table from a file and makes a dataset of it; see `from_table`."""
-    return from_table(read_table(path), columns, path.stem, action_kind, time_step)
+    return from_table(read_table(path), columns, path.stem, action_kind, time_step, like)
 
 
 def from_table(
@@ -37,6 +42,7 @@ def from_table(
     name: str,
     action_kind: str = "auto",
     time_step: float | None = None,
+    like: DatasetInfo | None = None,
 ) -> OfflineDataset:
     """Makes a dataset of a table's columns.
 
@@ -48,6 +54,9 @@ def from_table(
         integers with at most `MAX_LEVELS` values.
       time_step: Usual time between two rows; by default the median. Beyond 1.5 times as much there
         is a gap.
+      like: Facts of the data that simulators were fitted to, `simulators.info`, when the table is
+        of newcomers: columns that are not told, actions and time are as there, and a column may
+        stay the same.
 
     Returns:
       A valid dataset, its agents in order of their first rows, with integer ids if all are integers
@@ -59,15 +68,23 @@ def from_table(
     """
     if action_kind not in ACTION_KINDS:
         raise DataError(f"action_kind is {action_kind!r}: use one of {', '.join(ACTION_KINDS)}")
+    if like is not None:
+        columns = _columns_like(like, columns, table)
+        time_step = time_step or like.time_step or None
     columns = columns.resolve(list(table))
     rows = sort_rows(table, columns)
     step, follows = steps_of(rows, columns.time, time_step)
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)
     rewards = _numeric(rows, (columns.reward,) if columns.reward else (), follows)
-    for names, values in ((columns.states, states), (columns.inputs, inputs[follows])):
-        _refuse_constant(names or (), values)
-    actions, action_names, discrete = _actions(rows, columns.actions or (), follows, action_kind)
+    if like is None:
+        _refuse_constant(columns.states or (), states)
+        _refuse_constant(columns.inputs or (), inputs[follows])
+    actions, action_names, discrete = (
+        _actions(rows, columns.actions or (), follows, action_kind)
+        if like is None
+        else _known_actions(rows, columns.actions or (), follows, like)
+    )
     shape = _Shape.of(rows, follows)
     ids, agent_names = _ids(rows.labels)
     info = DatasetInfo(
@@ -93,12 +110,27 @@ def from_table(
         terminated=np.zeros_like(mask),
         mask=mask,
         agent_ids=ids,
-        covariates=_covariates(rows, columns.covariates or ()),
+        covariates=_covariates(rows, columns.covariates or (), varying=like is None),
         info=info,
         inputs=shape.steps(inputs.astype(np.float32)) if columns.inputs else None,
     )
     validate(dataset)
     return dataset
+
+
+def _columns_like(like: DatasetInfo, columns: Columns, table: dict[str, np.ndarray]) -> Columns:
+    """Columns that are not told, as in the data that simulators were fitted to."""
+    actions: tuple[str, ...] | None = like.action_names or None
+    if like.discrete:
+        actions = (like.action_column,) if like.action_column else None
+    covariates = tuple(name for name in like.covariate_names if name in table)
+    return dataclasses.replace(
+        columns,
+        states=like.target_names if columns.states is None else columns.states,
+        actions=actions if columns.actions is None else columns.actions,
+        inputs=like.input_names if columns.inputs is None else columns.inputs,
+        covariates=covariates if columns.covariates is None else columns.covariates,
+    )
 
 
 class _Shape(NamedTuple):
@@ -199,6 +231,26 @@ def _actions(
     return values.astype(np.float32), names, False
 
 
+def _known_actions(
+    rows: TableRows, names: tuple[str, ...], follows: np.ndarray, like: DatasetInfo
+) -> tuple[np.ndarray, tuple[str, ...], bool]:
+    """As `_actions`, a discrete action by its place among those of other data."""
+    if not like.discrete:
+        return _numeric(rows, names, follows).astype(np.float32), names, False
+    levels = like.action_names or tuple(str(index) for index in range(like.num_actions))
+    found = np.zeros(len(follows), np.int32)
+    for index in np.flatnonzero(follows).tolist() if names else ():
+        cell = rows.table[names[0]][index].item()
+        level = level_index(levels, cell)
+        if level is None:
+            raise DataError(
+                f"{rows.where(index, names[0])}: no agent of the data ever took the action "
+                f"{cell!r}; they know {', '.join(levels)}"
+            )
+        found[index] = level
+    return found, levels, True
+
+
 def _refuse_stray_text(rows: TableRows, name: str, follows: np.ndarray) -> None:
     """Refuses a column of many numbers among which a few cells are none, such as n/a."""
     cells = rows.table[name]
@@ -236,7 +288,7 @@ def _levels(
     return index.astype(np.int32), labels
 
 
-def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:
+def _covariates(rows: TableRows, names: Sequence[str], varying: bool) -> np.ndarray:
     """Constants of each agent `[N, C]`."""
     found = np.zeros((len(rows.labels), len(names)), np.float32)
     for c, name in enumerate(names):
@@ -248,7 +300,7 @@ def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:
                 f"{column[changes[0]]:g}, but a covariate is one number for each agent: correct "
                 "it, or name it with --state_columns or --input_columns"
             )
-        if len(rows.labels) > 1:
+        if varying and len(rows.labels) > 1:
             _refuse_constant((name,), column[:, None])
         found[:, c] = column[np.flatnonzero(np.diff(rows.agent, prepend=-1))]
     return found

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.info import DatasetInfo
 from persim_jax.models.base import History
 from persim_jax.models.factor_network import FactorConfig
 from persim_jax.types import Transitions
@@ -33,6 +34,25 @@ def evidence_of(data: OfflineDataset | Transitions) -> History:
         jnp.asarray(leaf)[None] for leaf in (data.obs, data.actions, data.next_obs)
     )
     return History(obs, actions, next_obs, jnp.ones(obs.shape[:2], bool))
+
+
+def check_names(known: DatasetInfo | None, found: DatasetInfo) -> None:
+    """Refuses newcomers' data whose columns or actions stand for others than in the training data.
+
+    Raises:
+      ValueError: Names differ, or their order does; those that one side does not have do not count.
+    """
+    if known is None:
+        return
+    # Actions first: with lags they are a part of what is observed.
+    for what in ("action_names", "input_names", "obs_names"):
+        theirs, ours = getattr(found, what), getattr(known, what)
+        if theirs and ours and theirs != ours:
+            raise ValueError(
+                f"{what} of the newcomers are {first_few(theirs)}, but {first_few(ours)} in the "
+                "data of the simulators, and both count by their place: read the newcomers' table "
+                "with like=simulators.info"
+            )
 
 
 def check_evidence(config: FactorConfig, evidence: History) -> None:

@@ -25,7 +25,12 @@ from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target, with_factors
 from persim_jax.personalization import posterior as posterior_lib
 from persim_jax.personalization.covariates import covariate_prior, fit_covariates
-from persim_jax.personalization.evidence import check_evidence, evidence_of, first_few
+from persim_jax.personalization.evidence import (
+    check_evidence,
+    check_names,
+    evidence_of,
+    first_few,
+)
 from persim_jax.personalization.posterior import FactorPosterior, FactorPrior
 from persim_jax.personalization.prior import population_prior
 from persim_jax.types import Transitions
@@ -94,6 +99,7 @@ class Newcomers(flax.struct.PyTreeNode):
                 f"the dataset's agents are {first_few(data.agent_ids)}, the newcomers are "
                 f"{first_few(self.agent_ids)}: give one trajectory of each newcomer, in their order"
             )
+        check_names(self.trained.info, data.info)
         return self.observe(evidence_of(data))
 
     def observe(self, evidence: History) -> Newcomers:
@@ -216,6 +222,7 @@ def personalize(
     """See `PersonalizedSimulators.personalize`."""
     if isinstance(data, OfflineDataset):
         validate(data)
+        check_names(trained.info, data.info)
         ids, names = np.asarray(data.agent_ids), data.info.agent_names
         newcomers = of_prior(trained, ids, covariates, forgetting, names)
         return newcomers.observe(evidence_of(data))

@@ -216,6 +216,31 @@ def test_actions_of_users_are_told_from_those_never_seen():
         actions_of(info, ["much"])
 
 
+def test_a_newcomers_table_is_read_as_the_data_of_the_simulators(tmp_path):
+    known = dataset_of(tmp_path, GOOD).info
+    # Columns in another order, one action of two, nothing eaten, 1.2 from row to row.
+    text = "agent,time,action,input_meal,state_y,state_x\njoe,0,up,0,10,1.5\njoe,1.2,up,0,11,2\n"
+    text += "joe,2.4,,,12,3\n"
+    with pytest.raises(DataError, match="column 'input_meal' is 0 in every row"):
+        dataset_of(tmp_path, text)
+    data = dataset_of(tmp_path, text, like=known)
+    assert data.info.obs_names == ("state_x", "state_y")
+    assert data.info.action_names == ("down", "up")
+    assert data.info.time_step == 1.0
+    np.testing.assert_array_equal(data.obs[0], np.float32([[1.5, 10], [2, 11], [3, 12]]))
+    np.testing.assert_array_equal(data.actions, [[1, 1]])
+    np.testing.assert_array_equal(data.inputs, np.zeros((1, 2, 1)))
+    with pytest.raises(DataError, match=r"row 1, column 'action': no agent.* 'on'; they know down"):
+        dataset_of(tmp_path, text.replace("up", "on"), like=known)
+
+
+def test_newcomers_whose_actions_are_whole_numbers_stay_continuous(tmp_path):
+    known = from_table(table_of([0.5, 1, 2, 0] * 2), Columns(), "toy").info
+    data = from_table(table_of([1, 2, 1, 2] * 2), Columns(), "toy", like=known)
+    assert not data.info.discrete
+    np.testing.assert_array_equal(data.actions[0], [[1], [2], [1]])
+
+
 # (what is replaced in GOOD, by what, what the message says)
 BAD = {
     "missing": ("agent,time", "agent,tim", r"no column 'time' \(did you mean 'tim'\?\): it has"),

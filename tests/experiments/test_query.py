@@ -88,7 +88,7 @@ def test_without_lags_a_state_is_numbers_or_the_last_row_of_a_table(history):
         ({"verdict": "trust", "steps": 3}, None, "000"),
         ({"verdict": "trust", "steps": 1}, "could test the simulator of agent bob for 1", "011"),
         ({"verdict": "trust_up_to", "steps": 2}, "trusts the simulator of agent bob for 2", "001"),
-        ({"verdict": "do_not_trust", "steps": 0}, "says not to trust the simulator of ag", "111"),
+        ({"verdict": "do_not_trust", "steps": 0}, "validation.html says why", "111"),
         (None, "does not speak of agent bob", "000"),
     ],
 )

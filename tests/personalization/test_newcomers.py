@@ -319,6 +319,23 @@ def test_what_does_not_fit_is_refused():
         newcomers.update(dataset_of([data], [5]))
 
 
+def test_newcomers_whose_names_stand_for_something_else_are_refused():
+    data = dataset_of([of_factors(make(), [0.5, 1.0])], [4])
+    info = dataclasses.replace(data.info, action_names=("call", "mail", "none"))
+    simulators = make().replace(info=info)
+    swapped = dataclasses.replace(info, action_names=("call", "none", "visit"))
+    for other, message in (
+        (swapped, "action_names of the newcomers are call, none, visit, but call, mail, none in"),
+        (dataclasses.replace(info, obs_names=info.obs_names[::-1]), "obs_names of the newcomers"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*like=simulators\\.info"):
+            simulators.personalize(data.replace(info=other))
+        with pytest.raises(ValueError, match=message):
+            simulators.personalize(data.replace(info=info)).update(data.replace(info=other))
+    # Who has no names has said nothing else.
+    assert simulators.personalize(data).num_agents == 1
+
+
 def test_a_second_batch_of_newcomers_compiles_nothing():
     from persim_jax.personalization import newcomers as module
     from tests.toys import cache_size
