@@ -21,6 +21,7 @@ it stopped. Writes `dataset/`, `choices.json`, `simulators/`, `metrics.jsonl`, `
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from persim_jax import choices as choices_lib
 from persim_jax.choices import Asked, Choices, Run, Trial
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.from_table import ACTION_KINDS
+from persim_jax.data.lags import with_lags
 from persim_jax.data.sources import load_source
 from persim_jax.data.storage import dataset_paths, load_dataset, save_dataset
 from persim_jax.data.summary import describe, digest
@@ -80,6 +82,8 @@ def fit(
     """
     asked = asked or Asked()
     dataset = load_source(data, columns or Columns(), action_kind, time_step)
+    # Before the folder is made: lags that no record allows must not keep it from other ones.
+    with_lags(dataset, min(asked.lags))
     config = {
         "data_sha256": digest(dataset),
         "lags": asked.lags,
@@ -206,18 +210,26 @@ def asked_of(values: Any) -> Asked:
     """Candidates as the flags name them.
 
     Raises:
-      ValueError: One is no number.
+      ValueError: One is no number, or out of range.
     """
     try:
         lags = (
             choices_lib.TRIED_LAGS if values.lags == "auto" else _integers(values.lags.split(","))
         )
-        return Asked(lags, _integers(values.ranks), tuple(float(p) for p in values.penalties))
+        return Asked(lags, _integers(values.ranks), _penalties(values.penalties))
     except ValueError as error:
         raise ValueError(
             f"--lags, --ranks and --penalties are positive numbers with commas between them, or "
             f"--lags=auto: {error}"
         ) from error
+
+
+def _penalties(texts: Sequence[str]) -> tuple[float, ...]:
+    numbers = tuple(float(text) for text in texts)
+    # One below zero would reward factors for growing without end.
+    if not numbers or not all(0 <= number < math.inf for number in numbers):
+        raise ValueError(f"{','.join(texts)} is not positive")
+    return numbers
 
 
 def _integers(texts: Sequence[str]) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ def plan(
     schedule = questions.Schedule(None, None)
     if inputs is not None:
         schedule = questions.read_schedule(inputs, simulators, with_actions=False)
-    start = questions.read_state(state, simulators)
+    start = questions.read_state(state, simulators, name)
     config = planner_of(simulators.config.discrete, planner or {})
     episode = jax.tree.map(
         np.asarray,
@@ -91,7 +91,7 @@ def plan(
     answer = queries.ask(
         simulators, name, asked.actions, start, asked.inputs, queries.LEVELS, calibration
     )
-    limit, verdict = questions.trusted_steps(workdir, name)
+    limit, verdict = questions.trusted_steps(workdir, name, answer.num_steps)
     rewards = {
         "reward": episode.rewards[:taken],
         "reward_worst_member": episode.member_rewards.min(axis=0)[:taken],

@@ -56,12 +56,12 @@ def query(
     simulators = questions.open_simulators(workdir)
     name = questions.agent_of(simulators, agent)
     schedule = questions.read_schedule(actions, simulators, with_actions=True)
-    start = questions.read_state(state, simulators)
+    start = questions.read_state(state, simulators, name)
     calibration = load_calibration(Path(workdir) / "calibration.json")
     answer = queries.ask(
         simulators, name, schedule.actions, start, schedule.inputs, levels, calibration
     )
-    limit, verdict = questions.trusted_steps(workdir, name)
+    limit, verdict = questions.trusted_steps(workdir, name, answer.num_steps)
     notes = [*answer.notes, *filter(None, [verdict])]
     write_answer(path, simulators, schedule, answer, limit)
     return answer, notes
@@ -82,7 +82,7 @@ def write_answer(
       simulators: Of whom.
       schedule: What was asked.
       answer: What came out.
-      limit: Steps that validation trusts; None is all of them, or nobody knows.
+      limit: Steps that validation trusts; None where nobody knows.
       extra: More columns `[T]`.
     """
     info = simulators.info

@@ -11,9 +11,11 @@ import jax
 import numpy as np
 
 from experiments import cli
+from persim_jax.data.info import DatasetInfo, level_index
 from persim_jax.data.lags import Recent, with_lags
 from persim_jax.data.storage import dataset_paths, load_dataset
-from persim_jax.data.tables import numbers, read_table
+from persim_jax.data.table_rows import labels_of
+from persim_jax.data.tables import about_comma, numbers, read_table
 from persim_jax.models.reward import learn_reward
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.types import RewardFn
@@ -51,29 +53,32 @@ def open_simulators(workdir: str | Path) -> PersonalizedSimulators:
 
 
 def read_schedule(
-    path: str | Path,
-    simulators: PersonalizedSimulators,
-    with_actions: bool,
-    last: bool = True,
+    path: str | Path, simulators: PersonalizedSimulators, with_actions: bool
 ) -> Schedule:
     """Reads the steps ahead from a table with a row for each; other columns are left alone.
 
-    Inputs and continuous actions stand in columns of their names. Discrete actions stand in a
-    column `action`, or in the only one whose name begins so, by their names in the data.
+    Inputs and continuous actions stand in columns of their names. Discrete actions stand by their
+    names in the column that the data had for them, in `action`, or in the only one whose name
+    begins so.
 
     Args:
       path: CSV or Parquet.
       simulators: Whose.
       with_actions: Whether actions are read, too.
-      last: Whether the last row counts.
 
     Raises:
       FileNotFoundError: There is no such file.
       ValueError: A column is missing, or a cell is no number or no action; says which.
     """
-    table = read_table(Path(path))
-    if not last:
-        table = {name: cells[:-1] for name, cells in table.items()}
+    return _schedule(path, read_table(Path(path)), simulators, with_actions)
+
+
+def _schedule(
+    path: str | Path,
+    table: dict[str, np.ndarray],
+    simulators: PersonalizedSimulators,
+    with_actions: bool,
+) -> Schedule:
     config, info = simulators.config, simulators.info
     inputs = actions = None
     if config.num_inputs:
@@ -82,7 +87,7 @@ def read_schedule(
     if with_actions and config.discrete:
         levels = info.action_names if info else ()
         levels = levels or tuple(str(i) for i in range(config.action_size))
-        actions = _levels(path, table, levels)
+        actions = _levels(path, table, levels, info)
     elif with_actions:
         names = info.action_names if info else ()
         names = names or tuple(f"action_{i}" for i in range(config.action_size))
@@ -104,48 +109,60 @@ def _columns(
         values, _ = numbers(table[name])
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
+            cell = str(table[name][bad[0]])
             raise ValueError(
-                f"row {bad[0] + 1} of {path}, column {name!r}: {str(table[name][bad[0]])!r} is no "
-                f"finite number ({len(bad)} such cells): give one for each step"
+                f"row {bad[0] + 1} of {path}, column {name!r}: {cell!r} is no finite number"
+                f"{about_comma(cell)} ({len(bad)} such cells): give one for each step"
             )
         found.append(values)
     return np.stack(found, axis=-1).astype(np.float32)
 
 
-def _levels(path: str | Path, table: dict[str, np.ndarray], levels: Sequence[str]) -> np.ndarray:
+def _levels(
+    path: str | Path,
+    table: dict[str, np.ndarray],
+    levels: Sequence[str],
+    info: DatasetInfo | None,
+) -> np.ndarray:
     """A column of discrete actions as integers, `[T]`."""
-    columns = [n for n in table if n == "action"] or [n for n in table if n.startswith("action")]
+    own = info.action_column if info else ""
+    columns = [name for name in (own, "action") if name in table][:1]
+    columns = columns or [name for name in table if name.startswith("action")]
     if len(columns) != 1:
         raise ValueError(
             f"{path} has {len(columns)} columns whose name begins with action: it needs one, "
-            f"'action'; it has {', '.join(table)}"
+            f"{own or 'action'!r}; it has {', '.join(table)}"
         )
-    cells = table[columns[0]]
-    names = [c.strip() if isinstance(c, str) else f"{c:g}" for c in cells.tolist()]
-    for row, name in enumerate(names, 1):
-        if name not in levels:
-            raise ValueError(
-                f"row {row} of {path}, column {columns[0]!r}: no agent ever took the action "
-                f"{name!r}; the data know {', '.join(levels)}"
-            )
-    return np.asarray([list(levels).index(name) for name in names], np.int32)
+    cells = table[columns[0]].tolist()
+    found = [level_index(levels, cell) for cell in cells]
+    if None in found:
+        row = found.index(None)
+        raise ValueError(
+            f"row {row + 1} of {path}, column {columns[0]!r}: no agent ever took the action "
+            f"{str(cells[row]).strip()!r}; the data know {', '.join(levels)}"
+        )
+    return np.asarray(found, np.int32)
 
 
-def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
+def read_state(
+    text: str | None, simulators: PersonalizedSimulators, agent: str | int | None = None
+) -> Any:
     """A state from a command line: numbers, or a table whose last rows are the agent's history.
 
     Args:
       text: "a,b,c", the coordinates; or the path of a table with a row for each moment in order of
         time, in the columns of the data. A model with lags needs such a table, with actions and
-        inputs (those of the last row are not used). None stays None: where the agent was last seen.
+        inputs (those of the last row are not used). Where it has the data's column of agents, rows
+        of other agents are left out. None stays None: where the agent was last seen.
       simulators: Whose.
+      agent: Id or name of the agent.
 
     Returns:
       What `PersonalizedSimulators.query` takes as `obs`.
 
     Raises:
       FileNotFoundError: It is neither numbers nor a file.
-      ValueError: There are too few or odd numbers, or a column is missing.
+      ValueError: There are too few or odd numbers, a column is missing, or no row is the agent's.
     """
     if text is None:
         return None
@@ -154,10 +171,12 @@ def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
     try:
         flat = np.asarray([float(part) for part in text.split(",")], np.float32)
     except ValueError:
-        rows = _columns(text, read_table(Path(text)), names, "states")
+        table = _rows_of(text, read_table(Path(text)), info, agent)
+        rows = _columns(text, table, names, "states")
         if config.lags == 1:
             return rows[-1]
-        past = read_schedule(text, simulators, with_actions=True, last=False)
+        table = {name: cells[:-1] for name, cells in table.items()}
+        past = _schedule(text, table, simulators, with_actions=True)
         return Recent(rows, np.asarray(past.actions), past.inputs)
     if config.lags > 1:
         raise ValueError(
@@ -167,6 +186,22 @@ def read_state(text: str | None, simulators: PersonalizedSimulators) -> Any:
     if flat.size != len(names):
         raise ValueError(f"--state has {flat.size} numbers: a state is {', '.join(names)}")
     return flat
+
+
+def _rows_of(
+    path: str, table: dict[str, np.ndarray], info: DatasetInfo | None, agent: str | int | None
+) -> dict[str, np.ndarray]:
+    """The rows of one agent, where a table says whose they are."""
+    column = (info.agent_column if info else "") or "agent"
+    if agent is None or column not in table:
+        return table
+    own = labels_of(table[column]) == str(agent)
+    if not own.any():
+        raise ValueError(
+            f"{path} has no row of agent {agent} in its column {column!r}: give the last moments "
+            "of this agent, or leave that column out"
+        )
+    return {name: cells[own] for name, cells in table.items()}
 
 
 def reward_of(
@@ -193,12 +228,16 @@ def reward_of(
     return reward, [str(reward)]
 
 
-def trusted_steps(workdir: str | Path, agent: str | int) -> tuple[int | None, str]:
+def trusted_steps(workdir: str | Path, agent: str | int, asked: int) -> tuple[int | None, str]:
     """Up to how many steps validation trusts an agent's simulator, and what to say about it.
 
+    Args:
+      workdir: Where validation left its verdict, if it was asked.
+      agent: Id or name.
+      asked: Steps that a question looks ahead.
+
     Returns:
-      Steps, or None where there is no limit or nothing is known; and a sentence, empty where the
-      simulator is trusted.
+      Steps, or None where nothing is known; and a sentence, empty where all steps are trusted.
     """
     path = Path(workdir) / "verdict.json"
     if not path.exists():
@@ -210,11 +249,18 @@ def trusted_steps(workdir: str | Path, agent: str | int) -> tuple[int | None, st
     found = agents.get(str(agent))
     if found is None:
         return None, f"the verdict in {path} does not speak of agent {agent}"
-    if found["verdict"] == "trust":
-        return None, ""
-    if found["verdict"] == "do_not_trust":
-        return 0, f"validation says not to trust the simulator of agent {agent}: see {path}"
     steps = int(found["steps"])
+    if found["verdict"] == "trust":
+        # Trust is in what could be tested, which a short record bounds.
+        return steps, (
+            f"validation could test the simulator of agent {agent} for {steps} steps, no longer: "
+            "nobody has checked later ones"
+            if asked > steps
+            else ""
+        )
+    if found["verdict"] == "do_not_trust":
+        page = path.with_name("validation.html")
+        return 0, f"validation says not to trust the simulator of agent {agent}: {page} says why"
     return steps, f"validation trusts the simulator of agent {agent} for {steps} steps, no longer"
 
 
@@ -226,7 +272,9 @@ def action_cells(
     names = list(info.action_names) if info else []
     actions = np.asarray(actions)
     if config.discrete:
-        return ["action"], [[names[a] if names else int(a)] for a in actions.tolist()]
+        return [(info.action_column if info else "") or "action"], [
+            [names[a] if names else int(a)] for a in actions.tolist()
+        ]
     names = names or [f"action_{i}" for i in range(config.action_size)]
     return names, [[float(x) for x in row] for row in actions]
 

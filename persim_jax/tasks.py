@@ -212,12 +212,18 @@ def spec_of(
       action_high: Upper bounds.
 
     Raises:
-      ValueError: There is no default for what is missing, or bounds have the wrong shape.
+      ValueError: There is no default for what is missing, or bounds have the wrong shape or are of
+        discrete actions.
     """
     if max_steps is None:
         if support is None:
             raise ValueError("the length of an episode is not known: give max_steps")
         max_steps = int(support.longest)
+    if config.discrete and (action_low is not None or action_high is not None):
+        raise ValueError(
+            f"action_low is {action_low} and action_high {action_high}, but these simulators take "
+            "one of a few actions, which have no bounds: leave both out"
+        )
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     if not config.discrete:

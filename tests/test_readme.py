@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md", "docs/own_data.md",
     "docs/simulators.md", "docs/unseen_agents.md", "docs/validation.md", "docs/baselines.md",
-    "docs/half_cheetah.md", "docs/model_baselines.md",
+    "docs/half_cheetah.md", "docs/model_baselines.md", "docs/extending.md",
 )  # fmt: skip
 FOLDERS = ("persim_jax", "envs", "configs", "experiments", "tests", "docs", "notebooks", "results")
 CONFIGS = {"mountain_car": mountain_car, "cart_pole": cart_pole, "half_cheetah": half_cheetah}

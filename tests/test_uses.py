@@ -162,6 +162,8 @@ def test_a_task_has_the_datas_bounds_or_given_ones():
     assert (given.action_low, given.action_high) == ((0.0, 0.0), (1.0, 2000.0))
     with pytest.raises(ValueError, match=r"action_low has shape \(3,\): one number, or 2, are due"):
         simulators.with_reward(upwards, action_low=[0.0] * 3)
+    with pytest.raises(ValueError, match=r"action_high 2\.0, but.* one of a few.* leave both out"):
+        untrained().with_reward(upwards, action_high=2.0)
     with pytest.raises(ValueError, match="range of actions is not known: give action_low"):
         simulators.replace(support=None).with_reward(upwards, max_steps=3)
     assert untrained().with_reward(upwards).task.spec.num_actions == 3

@@ -6,6 +6,7 @@ one is a gap and splits the trajectory. Whatever cannot be used is told with age
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
-from persim_jax.data.tables import Columns, DataError, numbers, read_table
+from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
@@ -26,10 +28,14 @@ NO_ACTION = "none"
 
 
 def load_table(
-    path: Path, columns: Columns, action_kind: str = "auto", time_step: float | None = None
+    path: Path,
+    columns: Columns,
+    action_kind: str = "auto",
+    time_step: float | None = None,
+    like: DatasetInfo | None = None,
 ) -> OfflineDataset:
     """Reads a table from a file and makes a dataset of it; see `from_table`."""
-    return from_table(read_table(path), columns, path.stem, action_kind, time_step)
+    return from_table(read_table(path), columns, path.stem, action_kind, time_step, like)
 
 
 def from_table(
@@ -38,6 +44,7 @@ def from_table(
     name: str,
     action_kind: str = "auto",
     time_step: float | None = None,
+    like: DatasetInfo | None = None,
 ) -> OfflineDataset:
     """Makes a dataset of a table's columns.
 
@@ -49,6 +56,9 @@ def from_table(
         integers with at most `MAX_LEVELS` values.
       time_step: Usual time between two rows; by default the median. Beyond 1.5 times as much there
         is a gap.
+      like: Facts of the data that simulators were fitted to, `simulators.info`, when the table is
+        of newcomers: columns that are not told, actions and time are as there, and a column may
+        stay the same.
 
     Returns:
       A valid dataset, its agents in order of their first rows, with integer ids if all are integers
@@ -60,16 +70,24 @@ def from_table(
     """
     if action_kind not in ACTION_KINDS:
         raise DataError(f"action_kind is {action_kind!r}: use one of {', '.join(ACTION_KINDS)}")
+    if like is not None:
+        columns = _columns_like(like, columns, table)
+        time_step = time_step or like.time_step or None
     columns = columns.resolve(list(table))
     rows = sort_rows(table, columns)
     step, follows = steps_of(rows, columns.time, time_step)
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)
     rewards = _numeric(rows, (columns.reward,) if columns.reward else (), follows)
-    for names, values in ((columns.states, states), (columns.inputs, inputs[follows])):
-        _refuse_constant(names or (), values)
-    _refuse_rounded(columns.states or (), states, follows)
-    actions, action_names, discrete = _actions(rows, columns.actions or (), follows, action_kind)
+    if like is None:
+        _refuse_constant(columns.states or (), states)
+        _refuse_constant(columns.inputs or (), inputs[follows])
+        _refuse_rounded(columns.states or (), states, follows)
+    actions, action_names, discrete = (
+        _actions(rows, columns.actions or (), follows, action_kind)
+        if like is None
+        else _known_actions(rows, columns.actions or (), follows, like)
+    )
     shape = _Shape.of(rows, follows)
     ids, agent_names = _ids(rows.labels)
     info = DatasetInfo(
@@ -84,6 +102,8 @@ def from_table(
         action_names=action_names,
         segmented=True,
         time_step=step,
+        agent_column=columns.agent,
+        action_column=columns.actions[0] if columns.actions and discrete else "",
     )
     mask = shape.steps(follows)
     dataset = OfflineDataset(
@@ -93,12 +113,27 @@ def from_table(
         terminated=np.zeros_like(mask),
         mask=mask,
         agent_ids=ids,
-        covariates=_covariates(rows, columns.covariates or ()),
+        covariates=_covariates(rows, columns.covariates or (), varying=like is None),
         info=info,
         inputs=shape.steps(inputs.astype(np.float32)) if columns.inputs else None,
     )
     validate(dataset)
     return dataset
+
+
+def _columns_like(like: DatasetInfo, columns: Columns, table: dict[str, np.ndarray]) -> Columns:
+    """Columns that are not told, as in the data that simulators were fitted to."""
+    actions: tuple[str, ...] | None = like.action_names or None
+    if like.discrete:
+        actions = (like.action_column,) if like.action_column else None
+    covariates = tuple(name for name in like.covariate_names if name in table)
+    return dataclasses.replace(
+        columns,
+        states=like.target_names if columns.states is None else columns.states,
+        actions=actions if columns.actions is None else columns.actions,
+        inputs=like.input_names if columns.inputs is None else columns.inputs,
+        covariates=covariates if columns.covariates is None else columns.covariates,
+    )
 
 
 class _Shape(NamedTuple):
@@ -137,10 +172,16 @@ def _numeric(rows: TableRows, names: Sequence[str], needed: np.ndarray) -> np.nd
     for k, name in enumerate(names):
         cells = rows.table[name]
         column, wrong = numbers(cells)
-        bad = np.flatnonzero((wrong | ~np.isfinite(column)) & needed)
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(column.astype(np.float32))
+        bad = np.flatnonzero((wrong | ~finite) & needed)
         if len(bad) > 0:
             cell = str(cells[bad[0]]).strip()
-            said = f"{cell!r} is no number" if wrong[bad[0]] else f"{cell} is not finite"
+            said = f"{cell} is not finite"
+            if wrong[bad[0]]:
+                said = f"{cell!r} is no number{about_comma(cell)}"
+            elif np.isfinite(column[bad[0]]):
+                said = f"{cell} is too large for single precision"
             raise DataError(
                 f"{rows.where(bad[0], name)}: {said if cell else 'the cell is empty'} "
                 f"({len(bad)} such cells in this column): correct it, or remove the row, which "
@@ -156,6 +197,14 @@ def _refuse_constant(names: Sequence[str], values: np.ndarray) -> None:
             raise DataError(
                 f"column {name!r} is {column[0]:g} in every row: nothing can be learned about it; "
                 "leave it out"
+            )
+        # Models compute in single precision, where large numbers lie far apart.
+        resolution = float(np.spacing(np.float32(np.abs(column).max())))
+        if np.ptp(column) < 100 * resolution:
+            raise DataError(
+                f"column {name!r} lies between {column.min():.10g} and {column.max():.10g}, where "
+                f"numbers in single precision are {resolution:.2g} apart: subtract one number, "
+                f"such as {column.min():.10g}, from the whole column"
             )
 
 
@@ -188,6 +237,8 @@ def _actions(
             + (f", but {text[0]!r} holds text" if text else "")
             + ": join them to one column of text, or write them as 0 and 1"
         )
+    if text and kind == "auto":
+        _refuse_stray_text(rows, names[0], follows)
     if text and kind != "continuous":
         return *_levels(rows, names[0], np.char.strip(rows.table[names[0]]), follows), True
     values = _numeric(rows, names, follows)
@@ -199,12 +250,48 @@ def _actions(
     return values.astype(np.float32), names, False
 
 
+def _known_actions(
+    rows: TableRows, names: tuple[str, ...], follows: np.ndarray, like: DatasetInfo
+) -> tuple[np.ndarray, tuple[str, ...], bool]:
+    """As `_actions`, a discrete action by its place among those of other data."""
+    if not like.discrete:
+        return _numeric(rows, names, follows).astype(np.float32), names, False
+    levels = like.action_names or tuple(str(index) for index in range(like.num_actions))
+    found = np.zeros(len(follows), np.int32)
+    for index in np.flatnonzero(follows).tolist() if names else ():
+        cell = rows.table[names[0]][index].item()
+        level = level_index(levels, cell)
+        if level is None:
+            raise DataError(
+                f"{rows.where(index, names[0])}: no agent of the data ever took the action "
+                f"{cell!r}; they know {', '.join(levels)}"
+            )
+        found[index] = level
+    return found, levels, True
+
+
+def _refuse_stray_text(rows: TableRows, name: str, follows: np.ndarray) -> None:
+    """Refuses a column of many numbers among which a few cells are none, such as n/a."""
+    cells = rows.table[name]
+    values, wrong = numbers(np.char.replace(cells, ",", "."))
+    if len(np.unique(values[follows & np.isfinite(values)])) <= MAX_LEVELS:
+        return  # names of actions, some of which may be numbers
+    wrong = numbers(cells)[1] & follows
+    index = int(np.argmax(wrong))
+    cell = str(cells[index]).strip()
+    raise DataError(
+        f"{rows.where(index, name)}: {cell!r} is no number{about_comma(cell)}, but more than "
+        f"{MAX_LEVELS} different numbers stand in this column ({int(wrong.sum())} such cells): "
+        "correct it, or give --action_kind=discrete if each is an action of its own"
+    )
+
+
 def _levels(
     rows: TableRows, name: str, cells: np.ndarray, follows: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """A discrete action as integers `[R]`, and the names of its levels in their order."""
     levels = np.unique(cells[follows])
-    labels = tuple(map(_label, levels.tolist()))
+    labels = tuple(x if isinstance(x, str) else level_name(x) for x in levels.tolist())
     if "" in labels:
         index = np.flatnonzero((cells == "") & follows)[0]
         raise DataError(
@@ -220,14 +307,7 @@ def _levels(
     return index.astype(np.int32), labels
 
 
-def _label(level: str | float) -> str:
-    """Name of a level: text as it is, a number by its shortest text that is no other number's."""
-    if isinstance(level, str):
-        return level
-    return str(int(level)) if level.is_integer() else str(level)
-
-
-def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:
+def _covariates(rows: TableRows, names: Sequence[str], varying: bool) -> np.ndarray:
     """Constants of each agent `[N, C]`."""
     found = np.zeros((len(rows.labels), len(names)), np.float32)
     for c, name in enumerate(names):
@@ -239,7 +319,7 @@ def _covariates(rows: TableRows, names: Sequence[str]) -> np.ndarray:
                 f"{column[changes[0]]:g}, but a covariate is one number for each agent: correct "
                 "it, or name it with --state_columns or --input_columns"
             )
-        if len(rows.labels) > 1:
+        if varying and len(rows.labels) > 1:
             _refuse_constant((name,), column[:, None])
         found[:, c] = column[np.flatnonzero(np.diff(rows.agent, prepend=-1))]
     return found

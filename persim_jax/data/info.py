@@ -36,6 +36,8 @@ class DatasetInfo:
         a gap in time, or the end of an episode. Without it a hole is an error.
       lags: L, of how many observations a row of `obs` tells, see `lags.with_lags`.
       time_step: Time between two rows, in the unit of the data; 0 if unknown.
+      agent_column: What the column of agents was called in the user's table; empty without one.
+      action_column: Likewise that of discrete actions.
     """
 
     environment: str
@@ -50,6 +52,8 @@ class DatasetInfo:
     segmented: bool = False
     lags: int = 1
     time_step: float = 0.0
+    agent_column: str = ""
+    action_column: str = ""
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> DatasetInfo:
@@ -79,6 +83,21 @@ class DatasetInfo:
         return self.num_actions > 0
 
 
+def level_name(value: float) -> str:
+    """The name of a discrete action that is a number: the shortest that is no other number's."""
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def level_index(names: Sequence[str], value: Any) -> int | None:
+    """Where a discrete action stands among the names, however it is written; None if nowhere."""
+    text = str(value).strip()
+    if text not in names:
+        # A level of a column of numbers: 2, 2.0 and "2" are one action.
+        is_number = not isinstance(value, str) or re.fullmatch(r"-?\d+(\.\d*)?", text)
+        text = level_name(float(value)) if is_number else text
+    return list(names).index(text) if text in names else None
+
+
 def actions_of(info: DatasetInfo, values: Sequence[Any]) -> np.ndarray:
     """Actions as models take them, from how users write them.
 
@@ -101,18 +120,13 @@ def actions_of(info: DatasetInfo, values: Sequence[Any]) -> np.ndarray:
             ) from error
         return rows.reshape(-1, 1) if info.action_size == 1 else rows
     names = info.action_names or tuple(str(index) for index in range(info.num_actions))
-    found = []
-    for step, value in enumerate(values):
-        text = str(value).strip()
-        # A level of a column of integers: 2, 2.0 and "2" are one action.
-        if text not in names and re.fullmatch(r"-?\d+\.0*", text):
-            text = text.partition(".")[0]
-        if text not in names:
-            raise ValueError(
-                f"action {value!r} at step {step} was never seen in the data, so that nothing is "
-                f"known about it: the actions are {', '.join(names)}"
-            )
-        found.append(names.index(text))
+    found = [level_index(names, value) for value in values]
+    if None in found:
+        step = found.index(None)
+        raise ValueError(
+            f"action {values[step]!r} at step {step} was never seen in the data, so that nothing "
+            f"is known about it: the actions are {', '.join(names)}"
+        )
     return np.asarray(found, np.int32)
 
 

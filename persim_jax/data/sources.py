@@ -31,7 +31,7 @@ def load_source(
       ValueError: It is no dataset, or one that cannot be used; says why.
     """
     path = Path(source)
-    if path.suffix in TABLES:
+    if path.suffix.lower() in TABLES:
         return load_table(path, columns, action_kind, time_step)
     if path.is_dir() or (is_minari_id(source) and not path.exists()):
         return load_minari(source)

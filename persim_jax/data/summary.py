@@ -12,7 +12,10 @@ from persim_jax.data.dataset import OfflineDataset
 
 def digest(dataset: OfflineDataset) -> str:
     """SHA-256 of all that a dataset holds, wherever it came from."""
-    total = hashlib.sha256(repr(dataclasses.astuple(dataset.info)).encode())
+    facts = dataclasses.asdict(dataset.info)
+    # What a column was called is no part of the data.
+    known = tuple(value for name, value in facts.items() if not name.endswith("_column"))
+    total = hashlib.sha256(repr(known).encode())
     for name in ("obs", "actions", "inputs", "rewards", "mask", "agent_ids", "covariates"):
         values = getattr(dataset, name)
         total.update(b"" if values is None else np.ascontiguousarray(values).tobytes())

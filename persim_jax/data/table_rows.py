@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from persim_jax.data.tables import Columns, DataError, numbers
+from persim_jax.data.tables import Columns, DataError, about_comma, numbers
 
 
 class TableRows(NamedTuple):
@@ -35,7 +35,7 @@ class TableRows(NamedTuple):
 
 def sort_rows(table: dict[str, np.ndarray], columns: Columns) -> TableRows:
     """The table by agent; refuses times that go back, repeat or are none."""
-    text = np.char.strip(_text(table[columns.agent]))
+    text = labels_of(table[columns.agent])
     blank = np.flatnonzero(text == "")
     if len(blank) > 0:
         raise DataError(
@@ -72,40 +72,43 @@ def sort_rows(table: dict[str, np.ndarray], columns: Columns) -> TableRows:
     return rows
 
 
-def _text(cells: np.ndarray) -> np.ndarray:
-    """Ids as text: 7 and 7.0 are both "7", and a number that is missing is blank."""
+def labels_of(cells: np.ndarray) -> np.ndarray:
+    """Ids as text without blanks around it: 7 and 7.0 are both "7", a missing one is empty."""
     if cells.dtype.kind != "f":
-        return np.asarray([str(cell) for cell in cells.tolist()])
-    # A Parquet column of integers with a gap arrives as floats with NaN.
-    blank = np.isnan(cells)
-    numbers = np.where(blank, 0.0, cells)
-    if np.all(numbers == np.round(numbers)):
-        numbers = numbers.astype(np.int64)
-    return np.where(blank, "", np.asarray([str(cell) for cell in numbers.tolist()]))
+        return np.char.strip([str(cell) for cell in cells.tolist()])
+    whole = np.all((cells == np.round(cells)) | np.isnan(cells))
+    # A column of integers in which one is missing comes as floats.
+    named = [str(int(cell)) if whole else str(cell) for cell in np.nan_to_num(cells).tolist()]
+    return np.where(np.isnan(cells), "", named)
 
 
 def _times(rows: TableRows, column: str) -> np.ndarray:
     """Times as numbers `[R]`; dates in seconds."""
     cells = rows.table[column]
     values, wrong = numbers(cells)
-    if wrong.all():
-        try:
-            return np.asarray([_seconds(cell) for cell in cells.tolist()])
-        except ValueError as error:
+    if wrong.any() and not np.isfinite(values).any():
+        values = np.asarray([_seconds(cell) for cell in cells.tolist()])
+        if np.isnan(values).all():
+            cell = str(cells[np.argmax(wrong)])
             raise DataError(
-                f"column {column!r} holds neither numbers nor dates as 2024-12-31 23:59 ({error}): "
-                "write times as one of these"
-            ) from error
+                f"column {column!r} holds neither numbers nor dates as 2024-12-31 23:59 but, for "
+                f"example, {cell!r}{about_comma(cell)}: write times as one of these"
+            )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad) > 0:
         raise DataError(
-            f"{rows.where(bad[0], column)}: {str(cells[bad[0]])!r} is no time: give each row one"
+            f"{rows.where(bad[0], column)}: {str(cells[bad[0]])!r} is no time ({len(bad)} such "
+            "cells in this column): give each row one, written as in the other rows"
         )
     return values
 
 
 def _seconds(text: str) -> float:
-    moment = datetime.datetime.fromisoformat(text.strip())
+    """A date as ISO 8601 has it, in seconds; NaN where it is none."""
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip())
+    except ValueError:
+        return float("nan")
     # Without a zone it is read as UTC: only differences count.
     return moment.replace(tzinfo=moment.tzinfo or datetime.UTC).timestamp()
 

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import difflib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    table = _read_parquet(path) if path.suffix in (".parquet", ".pq") else _read_csv(path)
+    is_parquet = path.suffix.lower() in (".parquet", ".pq")
+    table = _read_parquet(path) if is_parquet else _read_csv(path)
     if not table or not len(next(iter(table.values()))):
         raise DataError(f"{path} holds no rows: it needs a header and a row for each moment")
     return table
@@ -186,6 +188,13 @@ def numbers(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parsed = [_number(cell) for cell in text.tolist()]
     wrong = np.asarray([value is None for value in parsed])
     return np.asarray([np.nan if value is None else value for value in parsed]), wrong
+
+
+def about_comma(cell: str) -> str:
+    """A remark where a cell is a number with a decimal comma, else nothing."""
+    if not re.fullmatch(r"[+-]?\d+,\d+", cell.strip()):
+        return ""
+    return f" (its comma is no decimal point: write {cell.strip().replace(',', '.')})"
 
 
 def _number(text: str) -> float | None:

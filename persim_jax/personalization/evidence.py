@@ -42,7 +42,7 @@ def as_trained(data: OfflineDataset, known: DatasetInfo | None) -> OfflineDatase
             raise ValueError(
                 f"{what} of the newcomers are {', '.join(own) or 'none'}, those of the training "
                 f"data {', '.join(due) or 'none'}: give the same ones in the same order, and name "
-                "them alike in info"
+                "them alike in info; a table is read so with like=simulators.info"
             )
     return data
 

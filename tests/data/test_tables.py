@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from persim_jax.data.from_table import MAX_LEVELS, from_table, load_table
 from persim_jax.data.info import actions_of
+from persim_jax.data.sources import load_source
+from persim_jax.data.summary import digest
 from persim_jax.data.tables import Columns, DataError, numbers, read_table
 
 GOOD = """agent,time,state_x,state_y,action,input_meal,covariate_weight,reward
@@ -134,6 +136,78 @@ def test_many_whole_numbers_are_continuous():
     np.testing.assert_array_equal(actions_of(few.info, [1e6, "1000000", 0]), [1, 1, 0])
 
 
+def test_codes_of_actions_stay_apart_however_long_they_are():
+    codes = [1000001, 1000002, 1000003, 1000001] * 2
+    data = from_table(table_of(codes), Columns(), "toy")
+    assert data.info.action_names == ("1000001", "1000002", "1000003")
+    np.testing.assert_array_equal(data.actions[0], [0, 1, 2])
+    np.testing.assert_array_equal(actions_of(data.info, ["1000003", 1000001.0]), [2, 0])
+
+
+def stray(cell, count=MAX_LEVELS + 3):
+    """One agent's doses 0.25, 0.5, ..., with a cell of text in the third row."""
+    doses = [f"{0.25 * i:g}" for i in range(1, count + 1)]
+    doses[2] = cell
+    rows = np.arange(count)
+    return {
+        "agent": np.zeros(count, int), "time": rows, "state": rows % 5, "action": np.asarray(doses),
+    }  # fmt: skip
+
+
+def test_a_stray_word_does_not_make_actions_of_numbers():
+    for cell, said in (("n/a", "'n/a' is no number, but"), ("0,75", "'0,75'.*write 0.75")):
+        with pytest.raises(DataError, match=f"agent 0, row 3, column 'action': {said}"):
+            from_table(stray(cell), Columns(), "toy")
+    # With decimal commas throughout nothing is left that is a number to Python.
+    commas = stray("0.75")
+    commas["action"] = np.char.replace(commas["action"], ".", ",")
+    with pytest.raises(DataError, match=r"row 1, column 'action': '0,25'.*write 0\.25"):
+        from_table(commas, Columns(), "toy")
+    asked = from_table(stray("n/a"), Columns(), "toy", "discrete")
+    assert "n/a" in asked.info.action_names
+    few = from_table(stray("off", 6), Columns(), "toy")
+    assert few.info.action_names == ("0.25", "0.5", "1", "1.25", "off")
+
+
+def test_a_missing_date_is_told_where_it_is(tmp_path):
+    text = "agent,time,state\na,2024-01-01,1\na,2024-01-02,2\nb,2024-01-01,4\nb,2024-01-02,5\n"
+    for old, new in (("b,2024-01-01", "b,"), ("b,2024-01-01", "b,2024-1-1")):
+        cell = new.partition(",")[2]
+        with pytest.raises(DataError, match=f"agent b, row 3, column 'time': '{cell}' is no time"):
+            dataset_of(tmp_path, text.replace(old, new))
+    text = text.replace("2024-01-01", "01.01.2024").replace("2024-01-02", "02.01.2024")
+    with pytest.raises(DataError, match=r"neither numbers nor dates.*'01\.01\.2024'"):
+        dataset_of(tmp_path, text)
+
+
+def test_a_row_of_nobody_is_refused_where_ids_are_numbers_with_a_gap():
+    table = table_of([1, 2, 0, 1] * 2, agent=np.asarray([7.0, 7, 7, 7, 9, 9, np.nan, 9]))
+    with pytest.raises(DataError, match="row 7, column 'agent' is empty"):
+        from_table(table, Columns(), "toy")
+
+
+def test_what_single_precision_cannot_tell_apart_is_refused():
+    # Floats of 32 bits near 1.7e9 are 128 apart.
+    near = table_of([1, 2, 0, 1] * 2, state=1.7e9 + np.arange(8.0))
+    with pytest.raises(DataError, match=r"1700000000 and 1700000007, where.* 1\.3e.02 apart: subt"):
+        from_table(near, Columns(), "toy")
+    with pytest.raises(DataError, match="column 'action' lies between"):
+        from_table(table_of(1.7e9 + np.arange(8) / 2), Columns(), "toy")
+    large = table_of([1, 2, 0, 1] * 2, state=np.where(np.arange(8) == 5, 1e39, np.arange(8)))
+    with pytest.raises(DataError, match=r"agent b, row 6.* 1e\+39 is too large for single prec"):
+        from_table(large, Columns(), "toy")
+
+
+def test_what_columns_are_called_is_kept_and_does_not_change_the_data():
+    table = table_of(["off", "on", "off", "on"] * 2)
+    data = from_table(table, Columns(), "toy")
+    assert (data.info.agent_column, data.info.action_column) == ("agent", "action")
+    table["treatment"], table["who"] = table.pop("action"), table.pop("agent")
+    other = from_table(table, Columns("who", actions=("treatment",)), "toy")
+    assert (other.info.agent_column, other.info.action_column) == ("who", "treatment")
+    assert digest(other) == digest(data)
+
+
 def test_actions_of_users_are_told_from_those_never_seen():
     info = from_table(table_of(["1", "0", "2", "0"] * 2), Columns(), "toy").info
     np.testing.assert_array_equal(actions_of(info, ["2", 0, 1.0]), [2, 0, 1])
@@ -143,6 +217,31 @@ def test_actions_of_users_are_told_from_those_never_seen():
     np.testing.assert_array_equal(actions_of(info, [1.0, 2.5]), [[1.0], [2.5]])
     with pytest.raises(ValueError, match="actions must be numbers, action"):
         actions_of(info, ["much"])
+
+
+def test_a_newcomers_table_is_read_as_the_data_of_the_simulators(tmp_path):
+    known = dataset_of(tmp_path, GOOD).info
+    # Columns in another order, one action of two, nothing eaten, 1.2 from row to row.
+    text = "agent,time,action,input_meal,state_y,state_x\njoe,0,up,0,10,1.5\njoe,1.2,up,0,11,2\n"
+    text += "joe,2.4,,,12,3\n"
+    with pytest.raises(DataError, match="column 'input_meal' is 0 in every row"):
+        dataset_of(tmp_path, text)
+    data = dataset_of(tmp_path, text, like=known)
+    assert data.info.obs_names == ("state_x", "state_y")
+    assert data.info.action_names == ("down", "up")
+    assert data.info.time_step == 1.0
+    np.testing.assert_array_equal(data.obs[0], np.float32([[1.5, 10], [2, 11], [3, 12]]))
+    np.testing.assert_array_equal(data.actions, [[1, 1]])
+    np.testing.assert_array_equal(data.inputs, np.zeros((1, 2, 1)))
+    with pytest.raises(DataError, match=r"row 1, column 'action': no agent.* 'on'; they know down"):
+        dataset_of(tmp_path, text.replace("up", "on"), like=known)
+
+
+def test_newcomers_whose_actions_are_whole_numbers_stay_continuous(tmp_path):
+    known = from_table(table_of([0.5, 1, 2, 0] * 2), Columns(), "toy").info
+    data = from_table(table_of([1, 2, 1, 2] * 2), Columns(), "toy", like=known)
+    assert not data.info.discrete
+    np.testing.assert_array_equal(data.actions[0], [[1], [2], [1]])
 
 
 # (what is replaced in GOOD, by what, what the message says)
@@ -198,7 +297,7 @@ def test_a_column_without_variation_is_refused(column, value, message):
 
 def test_a_state_whose_steps_single_precision_does_not_hold_is_refused():
     # Near 4 million float32 counts in quarters, near 1000 in 2^-14: metres north of the equator.
-    steps = np.cumsum(np.tile([0.1, 0.2, 0.1, 0.3], 2))
+    steps = np.cumsum(np.tile([0.1, 0.2, 0.1, 0.3], 2)) + np.repeat([0, 1000], 4)
     table = table_of([1, 2, 0, 1] * 2) | {"state_north": 4e6 + steps}
     columns = Columns(states=("state_north",))
     with pytest.raises(DataError, match=r"'state_north' lies around 4e\+06 .* by 0\.2.* subtract"):
@@ -236,6 +335,8 @@ def test_other_things_that_are_no_dataset(tmp_path):
         (tmp_path / "odd.csv").write_bytes(content)
         with pytest.raises(DataError, match=message):
             read_table(tmp_path / "odd.csv")
+    (tmp_path / "LOUD.CSV").write_text(GOOD)
+    assert load_source(str(tmp_path / "LOUD.CSV"), Columns()).num_agents == 2
     with pytest.raises(DataError, match="used as two things"):
         Columns(actions=("state",)).resolve(["agent", "time", "state"])
     with pytest.raises(DataError, match="action_kind is 'some'"):

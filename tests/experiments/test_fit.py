@@ -49,7 +49,7 @@ def fit_quietly(table, workdir, **options):
     """Fits and returns what was said."""
     said = io.StringIO()
     console = Console(width=200, file=said)
-    launcher.fit(str(table), workdir, asked=QUICK, console=console, **options)
+    launcher.fit(str(table), workdir, **{"asked": QUICK, "console": console} | options)
     return said.getvalue()
 
 
@@ -124,6 +124,10 @@ def test_bad_input_leaves_no_workdir_behind(tmp_path):
         fit_quietly(tmp_path / "bad.csv", tmp_path / "work")
     with pytest.raises(FileNotFoundError):
         fit_quietly(tmp_path / "absent.csv", tmp_path / "work")
+    # Two rows allow one lag: with three the folder must stay free for a better command.
+    (tmp_path / "short.csv").write_text("agent,time,state\na,0,1\na,1,2\nb,0,3\nb,1,5\n")
+    with pytest.raises(ValueError, match="no run of 4 rows without a gap, which 3 lags need"):
+        fit_quietly(tmp_path / "short.csv", tmp_path / "work", asked=Asked(lags=(3,)))
     assert not (tmp_path / "work").exists()
 
 
@@ -149,6 +153,9 @@ def test_flags_become_columns_and_candidates():
     assert launcher.asked_of(flags_of()) == Asked((1,), (2, 3), (0.5,))
     assert launcher.asked_of(flags_of(lags="auto")).lags == choices_lib.TRIED_LAGS
     assert launcher.asked_of(flags_of(lags="2,4")).lags == (2, 4)
-    for wrong in ({"lags": "some"}, {"lags": "0"}, {"ranks": ["x"]}, {"penalties": ["-"]}):
+    for wrong in (
+        {"lags": "some"}, {"lags": "0"}, {"ranks": ["x"]}, {"penalties": ["-"]},
+        {"penalties": ["0.1", "-1"]}, {"penalties": ["nan"]},
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="--lags, --ranks and --penalties are positive"):
             launcher.asked_of(flags_of(**wrong))

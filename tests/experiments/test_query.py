@@ -1,6 +1,7 @@
 """The launcher `query`: files in, files out, verdicts, and what it says of bad questions."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -85,8 +86,9 @@ def test_without_lags_a_state_is_numbers_or_the_last_row_of_a_table(history):
     ("verdict", "note", "beyond"),
     [
         ({"verdict": "trust", "steps": 3}, None, "000"),
+        ({"verdict": "trust", "steps": 1}, "could test the simulator of agent bob for 1", "011"),
         ({"verdict": "trust_up_to", "steps": 2}, "trusts the simulator of agent bob for 2", "001"),
-        ({"verdict": "do_not_trust", "steps": 0}, "says not to trust the simulator of ag", "111"),
+        ({"verdict": "do_not_trust", "steps": 0}, "validation.html says why", "111"),
         (None, "does not speak of agent bob", "000"),
     ],
 )
@@ -98,6 +100,48 @@ def test_the_verdict_is_told_and_steps_beyond_it_are_marked(
     _, notes = query(workdir, "bob", doses, tmp_path / "out.csv", history)
     assert [note in found for found in notes] == ([True] if note else [])
     assert "".join(row["beyond_trust"] for row in read(tmp_path / "out.csv")) == beyond
+
+
+def renamed(simulators, **columns):
+    return simulators.replace(info=dataclasses.replace(simulators.info, **columns))
+
+
+def test_actions_stand_in_the_column_that_the_data_had_for_them(tmp_path, history, doses):
+    simulators = renamed(untrained(), action_column="treatment")
+    simulators.save(tmp_path / "run" / "simulators")
+    table = doses.read_text().replace("action_dose", "treatment,action_note")
+    table = table.replace("low", "low,a").replace("none", "none,b").replace("high", "high,c")
+    (tmp_path / "own.csv").write_text(table)
+    answer, _ = query(tmp_path / "run", "bob", tmp_path / "own.csv", tmp_path / "a.csv", history)
+    expected = untrained().query("bob", [1, 0, 2], start(), [[3], [4], [5.5]])
+    np.testing.assert_array_equal(answer.mean, expected.mean)
+    # What comes out can be asked again.
+    assert [row["treatment"] for row in read(tmp_path / "a.csv")] == ["low", "none", "high"]
+    again, _ = query(tmp_path / "run", "bob", tmp_path / "a.csv", tmp_path / "b.csv", history)
+    np.testing.assert_array_equal(again.mean, answer.mean)
+
+
+def test_levels_of_numbers_may_be_written_as_floats(tmp_path):
+    make().save(tmp_path / "run" / "simulators")
+    (tmp_path / "a.csv").write_text("action\n2.0\n0.0\n")
+    answer, _ = query(tmp_path / "run", "7", tmp_path / "a.csv", tmp_path / "o.csv", "0.3,-0.2")
+    np.testing.assert_array_equal(answer.mean, make().rollout(7, [0.3, -0.2], [2, 0]).mean)
+
+
+@pytest.mark.parametrize("column", ["agent", "patient"])
+def test_where_to_start_is_read_from_the_agents_own_rows(tmp_path, doses, column):
+    simulators = renamed(untrained(), agent_column=column)
+    simulators.save(tmp_path / "run" / "simulators")
+    head, *rows = TABLE.splitlines()
+    # cy's rows stand between and after bob's.
+    rows = [f"bob,{rows[0]}", "cy,0,50,1,none,9", f"bob,{rows[1]}", f"bob,{rows[2]}", "cy,1,51,2,,"]
+    (tmp_path / "all.csv").write_text("\n".join([f"{column},{head}", *rows]) + "\n")
+    state = str(tmp_path / "all.csv")
+    answer, _ = query(tmp_path / "run", "bob", doses, tmp_path / "out.csv", state)
+    expected = untrained().query("bob", [1, 0, 2], start(), [[3], [4], [5.5]])
+    np.testing.assert_array_equal(answer.mean, expected.mean)
+    with pytest.raises(ValueError, match=f"has no row of agent ann in its column '{column}'"):
+        query(tmp_path / "run", "ann", doses, tmp_path / "other.csv", state)
 
 
 def test_continuous_actions_stand_in_columns_of_their_names(tmp_path):

@@ -343,6 +343,8 @@ def test_a_table_that_numbers_actions_in_another_way_is_read_by_their_names():
     np.testing.assert_array_equal(
         newcomers.update(swapped).mean(), expected.observe(evidence_of(chains)).mean()
     )
+    # Who has no names has said nothing else.
+    assert simulators.personalize(dataset_of([told], [7])).num_agents == 1
 
 
 def test_a_second_batch_of_newcomers_compiles_nothing():
