@@ -332,8 +332,7 @@ def test_newcomers_whose_names_stand_for_something_else_are_refused():
             simulators.personalize(data.replace(info=other))
         with pytest.raises(ValueError, match=message):
             simulators.personalize(data.replace(info=info)).update(data.replace(info=other))
-    # Who has no names has said nothing else.
-    assert simulators.personalize(data).num_agents == 1
+    assert simulators.personalize(data).num_agents == 1  # without names
 
 
 def test_a_second_batch_of_newcomers_compiles_nothing():
