@@ -79,15 +79,14 @@ def from_table(
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)
     rewards = _numeric(rows, (columns.reward,) if columns.reward else (), follows)
+    named = columns.actions or ()
     if like is None:
         _refuse_constant(columns.states or (), states)
         _refuse_constant(columns.inputs or (), inputs[follows])
         _refuse_rounded(columns.states or (), states, follows)
-    actions, action_names, discrete = (
-        _actions(rows, columns.actions or (), follows, action_kind)
-        if like is None
-        else _known_actions(rows, columns.actions or (), follows, like)
-    )
+        actions, action_names, discrete = _actions(rows, named, follows, action_kind)
+    else:
+        actions, action_names, discrete = _known_actions(rows, named, follows, like)
     shape = _Shape.of(rows, follows)
     ids, agent_names = _ids(rows.labels)
     info = DatasetInfo(
@@ -103,7 +102,7 @@ def from_table(
         segmented=True,
         time_step=step,
         agent_column=columns.agent,
-        action_column=columns.actions[0] if columns.actions and discrete else "",
+        action_column=named[0] if named and discrete else "",
     )
     mask = shape.steps(follows)
     dataset = OfflineDataset(

@@ -7,60 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from persim_jax.data.dataset import DatasetInfo, OfflineDataset
 from persim_jax.models.base import History
-from persim_jax.models.factor import FactorConfig, agent_factors
+from persim_jax.models.factor import agent_factors
 from persim_jax.models.factor_basis import factor_basis, with_factors
-from persim_jax.personalization.evidence import evidence_of
 from persim_jax.personalization.newcomers import Newcomer, Newcomers
 from persim_jax.personalization.prior import MIN_NOISE, population_prior, residual_noise
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.rollout import unroll
 from persim_jax.simulators import PersonalizedSimulators
-from persim_jax.types import Transitions
 from tests.oracles import bayesian_regression
+from tests.personalization.toys import (
+    CONTINUOUS,
+    DISCRETE,
+    NOISE,
+    OBS,
+    STEPS,
+    dataset_of,
+    make,
+    of_factors,
+)
 from tests.toys import factor_params, line_env
 
-DISCRETE = FactorConfig(
-    num_agents=12, obs_size=2, action_size=3, discrete=True, rank=2, state_features=(6,),
-    activation="tanh", skip=True, ensemble_size=2, normalize_obs=True,
-)  # fmt: skip
-CONTINUOUS = dataclasses.replace(DISCRETE, action_size=2, discrete=False, action_features=(4,))
 both = pytest.mark.parametrize("config", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
-STEPS = 15
-OBS = np.float32([0.3, -0.2])
-NOISE = 1e-3
-
-
-def make(config=DISCRETE, task=None, noise=NOISE, num_members=2):
-    """Untrained simulators of twelve agents with random factors."""
-    config = dataclasses.replace(config, ensemble_size=num_members)
-    return PersonalizedSimulators(
-        params=factor_params(config),
-        agent_ids=np.arange(100, 112),
-        covariates=np.linspace(0, 1, 12, dtype=np.float32)[:, None],
-        config=config,
-        task=task,
-        noise=None if noise is None else jnp.full((num_members, 2), noise),
-    )
-
-
-def of_factors(simulators, factors, seed=0, noise=0.0, steps=STEPS):
-    """Transitions of an agent that follows member 0 with these factors, and scaled noise."""
-    rng, config, norm = np.random.default_rng(seed), simulators.config, simulators.params.normalizer
-    obs = np.float32(rng.normal(size=(steps, 2)))
-    actions = (
-        np.int32(rng.integers(3, size=steps))
-        if config.discrete
-        else np.float32(rng.uniform(-1, 1, (steps, 2)))
-    )
-    basis = factor_basis(config, simulators.params, obs, actions)[0]
-    scaled = basis @ jnp.asarray(factors) + noise * rng.normal(size=(steps, 2)).astype(np.float32)
-    next_obs = obs + scaled * norm.delta.std[None] + norm.delta.mean[None]
-    return Transitions(
-        agent=np.zeros(steps, np.int32), obs=obs, actions=actions, rewards=np.zeros(steps),
-        next_obs=np.asarray(next_obs), terminated=np.zeros(steps, bool),
-    )  # fmt: skip
 
 
 def part(transitions, *span):
@@ -113,22 +81,6 @@ def test_a_trained_agent_met_again_gets_its_embedding_back():
         np.testing.assert_allclose(
             ours, simulators.rollout(100 + row, obs, actions).mean, atol=5e-2
         )
-
-
-def dataset_of(transitions, ids, info_actions=3):
-    """One padded trajectory of each newcomer; `transitions` are joined as if they were one."""
-    lengths = [len(t.obs) for t in transitions]
-    pad = lambda x: np.concatenate([x, np.zeros((STEPS - len(x), *x.shape[1:]), x.dtype)])  # noqa: E731
-    mask = np.arange(STEPS) < np.asarray(lengths)[:, None]
-    info = DatasetInfo("line", "random", ("a", "b"), ("c",), info_actions, 3)
-    obs = np.stack([pad(t.obs) for t in transitions])
-    dataset = OfflineDataset(
-        obs=np.concatenate([obs, obs[:, -1:]], axis=1),
-        actions=np.stack([pad(t.actions) for t in transitions]),
-        rewards=np.zeros(mask.shape, np.float32), terminated=np.zeros(mask.shape, bool), mask=mask,
-        agent_ids=np.asarray(ids), covariates=np.zeros((len(ids), 1), np.float32), info=info,
-    )  # fmt: skip
-    return dataset
 
 
 def test_many_newcomers_are_each_as_if_alone():
@@ -318,33 +270,6 @@ def test_what_does_not_fit_is_refused():
     newcomers = simulators.personalize(dataset_of([data], [4]))
     with pytest.raises(ValueError, match="agents are 5, the newcomers are 4"):
         newcomers.update(dataset_of([data], [5]))
-
-
-def test_a_table_that_numbers_actions_in_another_way_is_read_by_their_names():
-    known = DatasetInfo(
-        "line", "random", ("a", "b"), ("c",), 3, 3, action_names=("none", "low", "high")
-    )
-    simulators = make().replace(info=known)
-    told = of_factors(simulators, [0.7, -1.3])
-    # This newcomer never took "none": its own table has two actions, in the order of the alphabet.
-    chains = dataset_of([told.replace(actions=1 + told.actions % 2)], [7])
-    named = dataclasses.replace(known, num_actions=2, action_size=2, action_names=("high", "low"))
-    swapped = chains.replace(actions=2 - np.asarray(chains.actions), info=named)
-    newcomers, expected = simulators.personalize(swapped), simulators.personalize(chains)
-    np.testing.assert_array_equal(newcomers.mean(), expected.mean())
-    refused = [
-        ({"action_names": ("high", "off")}, "action 'off' is none of none, low, high"),
-        ({"obs_names": ("b", "a")}, "states of the newcomers are b, a, those .* a, b: .* order"),
-    ]
-    for fields, message in refused:
-        info = dataclasses.replace(named, **fields)
-        with pytest.raises(ValueError, match=message):
-            simulators.personalize(swapped.replace(info=info))
-    np.testing.assert_array_equal(
-        newcomers.update(swapped).mean(), expected.observe(evidence_of(chains)).mean()
-    )
-    # Who has no names has said nothing else.
-    assert simulators.personalize(dataset_of([told], [7])).num_agents == 1
 
 
 def test_a_second_batch_of_newcomers_compiles_nothing():
