@@ -81,6 +81,12 @@ def heterogeneity_sentence(gain: Heterogeneity) -> str:
             f"Agents differ, and it pays to know how: personal simulators err {precise(gain.gain)} "
             f"less than one simulator for all ({interval})."
         )
+    if gain.high < 0:
+        return (
+            f"Personal simulators err {precise(-gain.gain)} more than one simulator for all "
+            f"(what they save: {interval}): use one for all, or fit with another rank or "
+            "penalty."
+        )
     return (
         "No difference between agents was found: personal simulators do not err less than one "
         f"simulator for all (by {gain.gain:.0%}; {interval}). One simulator for all would do."

@@ -71,7 +71,8 @@ def test_words_say_what_the_numbers_are():
     ("gain", "low", "said"),
     [
         (0.02, -0.01, "No difference between agents was found"),
-        (-0.3, -0.4, "No difference between agents was found"),
+        (0.0, -0.01, "No difference between agents was found"),
+        (-0.3, -0.4, "Personal simulators err 30% more than one simulator for all"),
         (0.998, 0.997, "err 99.8% less"),
         (0.5, 0.4, "Agents differ"),
     ],
