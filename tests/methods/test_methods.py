@@ -209,9 +209,9 @@ def test_polished_members_fit_the_data_and_the_best_of_them_are_kept():
 
 @pytest.mark.slow
 @pytest.mark.optimizes
-@pytest.mark.parametrize("name", ["persim", "concat_mlp"])
-def test_where_jax_knows_64_bits_the_same_is_learned(name):
-    train = TrainConfig(num_epochs=3, batch_size=30, polish_rounds=1, polish_steps=3)
+@pytest.mark.parametrize(("name", "polish_rounds"), [("persim", 1), ("concat_mlp", 0)])
+def test_where_jax_knows_64_bits_the_same_is_learned(name, polish_rounds):
+    train = TrainConfig(3, batch_size=30, polish_rounds=polish_rounds, polish_steps=3)
     config = dataclasses.replace(SMALL, train=train, spare_members=1)
     config = config if name == "persim" else ablation_settings(AblationSettings(persim=config))
     wide = {k: np.float64(getattr(make_dataset(), k)) for k in ("obs", "rewards", "covariates")}
