@@ -28,7 +28,7 @@ ENSEMBLE_SIZES = (1, 2, 3, 5, 8)
 NUM_AGENTS = (25, 50, 100, 250, 500)
 SMOKE = {RANKS: (1,), ENSEMBLE_SIZES: (1, 2), NUM_AGENTS: (10, 20)}
 """What the smoke variant has of them."""
-# Not in the paper: a sweep of their own asks for their returns.
+# Not in the paper: Table 1 has their errors, a sweep of their own their returns.
 ABLATIONS = ("concat_mlp", "pooled_mlp", "per_agent_mlp")
 NEWCOMER_BEHAVIORS = ("pure_eps40", "random")
 

@@ -85,12 +85,6 @@ def test_a_missing_date_is_told_where_it_is(tmp_path):
         dataset_of(tmp_path, text)
 
 
-def test_a_row_of_nobody_is_refused_where_ids_are_numbers_with_a_gap():
-    table = table_of([1, 2, 0, 1] * 2, agent=np.asarray([7.0, 7, 7, 7, 9, 9, np.nan, 9]))
-    with pytest.raises(DataError, match="row 7, column 'agent' is empty"):
-        from_table(table, Columns(), "toy")
-
-
 def test_what_single_precision_cannot_tell_apart_is_refused():
     # Floats of 32 bits near 1.7e9 are 128 apart.
     near = table_of([1, 2, 0, 1] * 2, state=1.7e9 + np.arange(8.0))
