@@ -23,6 +23,9 @@ MAX_LEVELS = 10
 MAX_ROUNDING = 0.1
 """Of what a state changes in a step, the share that may be lost where numbers are rounded."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
+MISSING = ("na", "n/a", "#n/a", "nan", "null")
+"""What programs write into a cell that has no value. "none" is not among them: it names the absence
+of an action, see `NO_ACTION`."""
 NO_ACTION = "none"
 """Name of the only action where a table has no action column."""
 
@@ -270,8 +273,16 @@ def _known_actions(
 
 
 def _refuse_stray_text(rows: TableRows, name: str, follows: np.ndarray) -> None:
-    """Refuses a column of many numbers among which a few cells are none, such as n/a."""
+    """Refuses what would make an action of a missing value, or of a slip among many numbers."""
     cells = rows.table[name]
+    missing = np.flatnonzero(np.isin(np.char.lower(np.char.strip(cells)), MISSING) & follows)
+    if len(missing) > 0:
+        raise DataError(
+            f"{rows.where(missing[0], name)}: {str(cells[missing[0]]).strip()!r} stands for a "
+            f"missing value ({len(missing)} such cells in this column): give the absence of an "
+            "action a name of its own, or remove the row, which makes a gap in time; "
+            "--action_kind=discrete takes it as the name of an action"
+        )
     values, wrong = numbers(np.char.replace(cells, ",", "."))
     if len(np.unique(values[follows & np.isfinite(values)])) <= MAX_LEVELS:
         return  # names of actions, some of which may be numbers

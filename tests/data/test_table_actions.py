@@ -64,7 +64,7 @@ def stray(cell, count=MAX_LEVELS + 3):
 
 
 def test_a_stray_word_does_not_make_actions_of_numbers():
-    for cell, said in (("n/a", "'n/a' is no number, but"), ("0,75", "'0,75'.*write 0.75")):
+    for cell, said in (("off", "'off' is no number, but"), ("0,75", "'0,75'.*write 0.75")):
         with pytest.raises(DataError, match=f"agent 0, row 3, column 'action': {said}"):
             from_table(stray(cell), Columns(), "toy")
     # With decimal commas throughout nothing is left that is a number to Python.
@@ -76,6 +76,20 @@ def test_a_stray_word_does_not_make_actions_of_numbers():
     assert "n/a" in asked.info.action_names
     few = from_table(stray("off", 6), Columns(), "toy")
     assert few.info.action_names == ("0.25", "0.5", "1", "1.25", "off")
+
+
+def test_what_stands_for_a_missing_value_is_no_action():
+    """However few the numbers, and also among words; unless one says that it is an action."""
+    for cells in (["0", "1", "NA", "0"], ["up", "down", " n/a", "up"], ["0", "x", "nan", "0"]):
+        with pytest.raises(DataError, match=r"row 3, column 'action': '(NA|n/a|nan)' stands for a"):
+            from_table(table_of(cells * 2), Columns(), "toy")
+    asked = from_table(table_of(["0", "1", "NA", "0"] * 2), Columns(), "toy", "discrete")
+    assert asked.info.action_names == ("0", "1", "NA")
+    named = from_table(table_of(["none", "up"] * 4), Columns(), "toy")
+    assert named.info.action_names == ("none", "up")
+    # A last row's action is not used.
+    last = from_table(table_of(["0", "1", "0", "NA"] * 2), Columns(), "toy")
+    assert last.info.action_names == ("0", "1")
 
 
 def test_actions_of_users_are_told_from_those_never_seen():
