@@ -239,7 +239,8 @@ def advance(
     """
     split, width = config.target_size * config.lags, config.action_input_size
     values, actions = obs[: split - config.target_size], obs[split : obs.size - width]
-    return jnp.concatenate([next_newest, values, action, actions])
+    # Where JAX knows 64 bits a one-hot action has as many, and the window may not.
+    return jnp.concatenate([next_newest, values, action.astype(obs.dtype), actions])
 
 
 def scale_actions(
