@@ -91,7 +91,8 @@ class LearnedReward:
     def __call__(self, obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
         """The reward of one transition, `[]`."""
         x = normalizer_lib.apply(self.inputs, _inputs(obs, action, next_obs, self.num_actions))
-        value = jnp.dot(_basis(x, self.projection), jnp.asarray(self.weights, x.dtype))
+        weights = jnp.asarray(self.weights, x.dtype)
+        value = jnp.dot(_basis(x, self.projection), weights, precision="highest")
         return jnp.clip(value, self.low, self.high)
 
     def __str__(self) -> str:
@@ -176,7 +177,7 @@ def _basis(x: jax.Array, projection: jax.Array | np.ndarray) -> jax.Array:
     """Features of scaled inputs: `[I] -> [1 + I + I (I + 1) / 2 + R]`."""
     rows, columns = np.triu_indices(x.shape[0])
     matrix = jnp.asarray(projection, x.dtype)
-    bent = jnp.tanh(x @ matrix[:-1] + matrix[-1])
+    bent = jnp.tanh(jnp.matmul(x, matrix[:-1], precision="highest") + matrix[-1])
     return jnp.concatenate([jnp.ones(1, x.dtype), x, x[rows] * x[columns], bent])
 
 
