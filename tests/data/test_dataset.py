@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.dataset import DatasetInfo, OfflineDataset, row_of, validate
 
 IDS = (70, 3, 512, 11)
 LENGTHS = (2, 5, 1, 4)
@@ -86,6 +86,18 @@ def test_the_view_of_one_agent_holds_that_agent_and_no_other(discrete, agent_id)
     assert len(transitions.rewards) == LENGTHS[IDS.index(agent_id)]
     np.testing.assert_array_equal(transitions.rewards // 100, agent_id)
     np.testing.assert_array_equal(transitions.agent, 0)
+
+
+def test_a_number_that_is_one_agents_name_and_anothers_place_is_refused():
+    # As of a table: ids are places wherever one name is no plain number.
+    ids, names = np.arange(4), ("-1", "01", "1", "9999999999")
+    assert row_of(ids, "1", names) == 2
+    assert row_of(ids, 2, names) == 2  # nobody is called 2
+    assert row_of(ids, 9999999999, names) == 3
+    with pytest.raises(KeyError, match=r"1 may be the agent called '01' or an id in .*as text"):
+        row_of(ids, 1, names)
+    assert row_of(ids, 1, ("x", "1", "y", "z")) == 1
+    assert row_of(ids, np.int64(0), ("0", "1", "2", "z")) == 0
 
 
 def test_the_view_of_an_unknown_agent_is_refused():
