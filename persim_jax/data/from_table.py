@@ -13,15 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.dataset import MAX_ROUNDING, DatasetInfo, OfflineDataset, validate
 from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
 from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
-MAX_ROUNDING = 0.1
-"""Of what a state changes in a step, the share that may be lost where numbers are rounded."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
 NO_ACTION = "none"
 """Name of the only action where a table has no action column."""

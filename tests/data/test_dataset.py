@@ -205,3 +205,21 @@ def test_any_nan_is_found_where_it_is_padding_included(field, row, step):
     bad = changed(dataset, field, (row, step), np.nan)
     with pytest.raises(ValueError, match=f"{field} of agent {IDS[row]} at step {step}"):
         validate(bad)
+
+
+def test_what_single_precision_cannot_hold_is_refused_and_not_rounded_away():
+    dataset = make_dataset()
+    wide = np.float64(dataset.obs)
+    validate(dataset.replace(obs=wide))
+    # Of a state that changes by 0.1 in a step, metres from a far origin.
+    far = np.array([1.0, 0.0])
+    validate(dataset.replace(obs=wide + 1e4 * far))
+    with pytest.raises(ValueError, match=r"lies around 1e\+08 and changes by 0\.1 in a step, of w"):
+        validate(dataset.replace(obs=wide + 1e8 * far))
+    # A constant that double precision has rounded is none the less one.
+    noise = 1e-16 * np.random.default_rng(0).normal(size=wide.shape)
+    validate(dataset.replace(obs=wide * far + 0.3 + noise))
+    with pytest.raises(ValueError, match=r"obs of agent 70 at step 0, .* is 7e\+40"):
+        validate(dataset.replace(obs=wide * [1e39, 1.0]))
+    with pytest.raises(ValueError, match="obs is of dtype float16, too coarse to learn from"):
+        validate(dataset.replace(obs=np.float16(dataset.obs)))
