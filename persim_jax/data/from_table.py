@@ -68,12 +68,11 @@ def from_table(
     """
     if action_kind not in ACTION_KINDS:
         raise DataError(f"action_kind is {action_kind!r}: use one of {', '.join(ACTION_KINDS)}")
-    table = as_columns(table)
     if like is not None:
         columns = _columns_like(like, columns, table)
         time_step = time_step or like.time_step or None
     columns = columns.resolve(list(table))
-    rows = sort_rows(table, columns)
+    rows = sort_rows(as_columns(table), columns)
     step, follows = steps_of(rows, columns.time, time_step)
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)
