@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax.data.info import row_of
 from persim_jax.data.lags import Recent, window_of
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor_network import FactorConfig
@@ -66,15 +67,64 @@ def as_inputs(
                 f"this model takes {width} inputs{named}: give them, ({steps}, {width})"
             )
         return None
-    inputs = jnp.asarray(inputs, params.normalizer.obs.mean.dtype)
-    if not width or inputs.shape not in ((width,), (steps, width)):
+    found = jnp.asarray(inputs, params.normalizer.obs.mean.dtype)
+    if not width or found.shape not in ((width,), (steps, width)):
         due = (
             f"({steps}, {width}) is due, a row of inputs{named} for each step" if width else "none"
         )
-        raise ValueError(f"inputs have shape {inputs.shape}: this model takes {due}")
-    if not bool(jnp.isfinite(inputs).all()):
+        raise ValueError(f"inputs have shape {found.shape}: this model takes {due}")
+    if not is_traced(inputs) and not np.isfinite(np.asarray(inputs, found.dtype)).all():
         raise ValueError("inputs hold a value that is not finite: give a number for each step")
-    return jnp.broadcast_to(inputs, (steps, width))
+    return jnp.broadcast_to(found, (steps, width))
+
+
+def as_actions(config: FactorConfig, params: ModelParams, actions: Any) -> jax.Array:
+    """Actions `[T]`, or `[T, A]` in the model's precision; see `check_actions`."""
+    check_actions(config, actions)
+    return jnp.asarray(actions, None if config.discrete else params.normalizer.obs.mean.dtype)
+
+
+def is_traced(values: Any) -> bool:
+    """Whether a number among some is hidden by `jit`, `vmap` or `grad`."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def find_row(
+    agent_ids: Any, agent_id: Any, agent_names: tuple[str, ...]
+) -> tuple[jax.Array, jax.Array | None]:
+    """Where an agent stands, also where ids are known to a compiled program only.
+
+    Args:
+      agent_ids: `[N]`.
+      agent_id: Its id or name; or an integer that is traced.
+      agent_names: As in `info.row_of`.
+
+    Returns:
+      Its row `[]`, and None or, of a traced id, whether there is such an agent, `[]`.
+
+    Raises:
+      KeyError: No agent has this id.
+    """
+    if agent_names and isinstance(agent_id, str) and is_traced(agent_ids):
+        agent_ids = np.arange(len(agent_names))  # a name needs no ids
+    if not is_traced((agent_ids, agent_id)):
+        return jnp.asarray(row_of(agent_ids, agent_id, agent_names)), None
+    is_agent = jnp.asarray(agent_ids) == agent_id
+    return jnp.argmax(is_agent), is_agent.any()
+
+
+def refuse_traced(agent_id: Any, agent_ids: Any) -> None:
+    """Refuses to look up a row by what has no value yet.
+
+    Raises:
+      TypeError: The id or the table of ids is traced.
+    """
+    if is_traced((agent_id, agent_ids)):
+        raise TypeError(
+            "ids of agents are looked up before a program is compiled, and this one is traced: "
+            "look up rows outside of it (simulators.row_of) and trace over these, as in "
+            "simulators.policy(row, planner) or simulators.model.bind(simulators.params, row, None)"
+        )
 
 
 def check_obs(config: FactorConfig, obs: jax.Array) -> None:
@@ -97,12 +147,26 @@ def check_finite(name: str, values: Any) -> None:
     Raises:
       ValueError: Says where the first one stands.
     """
-    if isinstance(values, jax.core.Tracer):
+    if is_traced(values):
         return
     bad = np.argwhere(~np.isfinite(np.asarray(values)))
     if len(bad):
         value = np.asarray(values)[tuple(bad[0])]
         raise ValueError(f"{name} holds {value} at {tuple(bad[0].tolist())}: give a number")
+
+
+def check_score(score: jax.Array) -> None:
+    """Refuses a decision between plans none of which is worth a number; a trace hides its score.
+
+    Raises:
+      ValueError: The best plan's score is not finite.
+    """
+    if not is_traced(score) and not np.isfinite(np.asarray(score)):
+        raise ValueError(
+            f"the best of all plans is worth {float(score)}, so that any action would be as good: "
+            "make the reward finite wherever the agent may go, or look for another start, from "
+            "which predictions stay finite"
+        )
 
 
 def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
@@ -118,19 +182,24 @@ def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
 def check_actions(config: FactorConfig, actions: Any) -> None:
     """Refuses actions that are not `[T]` known integers, or `[T, A]` numbers.
 
+    Values that a trace hides are taken as they are.
+
     Raises:
       ValueError: Says what is due.
     """
-    if config.discrete:
-        if actions.ndim != 1 or not jnp.issubdtype(actions.dtype, jnp.integer):
+    found = jnp.asarray(actions)
+    if not config.discrete:
+        if found.ndim != 2 or found.shape[1] != config.action_size:
+            raise ValueError(f"actions have shape {found.shape}: (T, {config.action_size}) is due")
+        return
+    if found.ndim != 1 or not jnp.issubdtype(found.dtype, jnp.integer):
+        raise ValueError(
+            f"actions are {found.dtype} of shape {found.shape}: discrete actions are integers of "
+            "shape (T,)"
+        )
+    if found.size and not is_traced(actions):
+        least, most = (int(f(np.asarray(actions))) for f in (np.min, np.max))
+        if not 0 <= least <= most < config.action_size:
             raise ValueError(
-                f"actions are {actions.dtype} of shape {actions.shape}: discrete actions are "
-                "integers of shape (T,)"
+                f"actions reach from {least} to {most}: they must be 0 to {config.action_size - 1}"
             )
-        if actions.size and not 0 <= int(actions.min()) <= int(actions.max()) < config.action_size:
-            raise ValueError(
-                f"actions reach from {int(actions.min())} to {int(actions.max())}: they must be "
-                f"0 to {config.action_size - 1}"
-            )
-    elif actions.ndim != 2 or actions.shape[1] != config.action_size:
-        raise ValueError(f"actions have shape {actions.shape}: (T, {config.action_size}) is due")

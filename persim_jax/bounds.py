@@ -26,6 +26,8 @@ def num_outside(spec: Spec, actions: jax.Array | np.ndarray) -> int:
 def clip(spec: Spec, actions: jax.Array) -> jax.Array:
     """Clips continuous actions `[..., A]` to their bounds and warns with their number.
 
+    Where a trace hides their values nobody can count them.
+
     Args:
       spec: Of the task; discrete actions come back as they are.
       actions: Any leading axes.
@@ -33,16 +35,18 @@ def clip(spec: Spec, actions: jax.Array) -> jax.Array:
     Returns:
       Actions within their bounds, same shape.
     """
-    outside = num_outside(spec, actions)
-    if not outside:
+    traced = isinstance(actions, jax.core.Tracer)
+    outside = 0 if traced else num_outside(spec, actions)
+    if spec.discrete or not (traced or outside):
         return actions
-    low, high = jnp.asarray(spec.action_low), jnp.asarray(spec.action_high)
-    count = int(np.prod(actions.shape[:-1]))
-    warnings.warn(
-        f"{outside} of {count} actions were outside the bounds of {spec.name}, {spec.action_low} "
-        f"to {spec.action_high}, and were clipped, as the environment does",
-        stacklevel=3,
-    )
+    low, high = (jnp.asarray(b, actions.dtype) for b in (spec.action_low, spec.action_high))
+    if outside:
+        count = int(np.prod(actions.shape[:-1]))
+        warnings.warn(
+            f"{outside} of {count} actions were outside the bounds of {spec.name}, "
+            f"{spec.action_low} to {spec.action_high}, and were clipped, as the environment does",
+            stacklevel=3,
+        )
     return jnp.clip(
         actions, jnp.broadcast_to(low, actions.shape), jnp.broadcast_to(high, actions.shape)
     )

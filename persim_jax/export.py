@@ -51,11 +51,17 @@ def export_rollout(
       num_steps: T; None leaves it open, as B is.
 
     Raises:
-      ValueError: `num_steps` is not positive.
+      ValueError: `num_steps` is not positive, or an id is no int32.
       ModuleNotFoundError: flatbuffers is not installed.
     """
     if num_steps is not None and num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}: a rollout has at least 1, or None for any")
+    ids = np.asarray(agent_ids)
+    if not np.array_equal(ids, ids.astype(np.int32)):
+        raise ValueError(
+            f"agent ids reach from {ids.min()} to {ids.max()}: a file addresses agents by numbers "
+            "of 32 bits; number them, simulators.replace(agent_ids=np.arange(num_agents))"
+        )
     batch, time = export.symbolic_shape("b, t")
     steps = time if num_steps is None else num_steps
     dtype = params.normalizer.obs.mean.dtype
@@ -69,7 +75,7 @@ def export_rollout(
     ]
     if config.num_inputs:
         shapes.append(jax.ShapeDtypeStruct((batch, steps, config.num_inputs), dtype))
-    function = _rollout_of(config, params, np.asarray(agent_ids, np.int32))
+    function = _rollout_of(config, params, ids.astype(np.int32))
     exported = export.export(jax.jit(jax.vmap(function)), platforms=PLATFORMS)(*shapes)
     try:
         data = exported.serialize()

@@ -182,6 +182,41 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         return jnp.asarray(action, jnp.int32 if self._task.spec.discrete else jnp.float32)
 
 
+def make_reset(reset: Any, size: int) -> ResetFn:
+    """A function that draws initial observations.
+
+    Args:
+      reset: Rows `[R, D]` to draw from, one `[D]`, or a function `(key) -> obs [D]`.
+      size: D.
+
+    Raises:
+      ValueError: The states have another shape or are not finite.
+    """
+    if callable(reset):
+        return functools.partial(_called, reset, size)
+    rows = np.atleast_2d(np.asarray(reset, np.float32))
+    if rows.ndim != 2 or rows.shape[1] != size or not len(rows) or not np.isfinite(rows).all():
+        raise ValueError(
+            f"reset has shape {np.shape(reset)}: finite states are due, ({size},) or (R, {size})"
+        )
+    return functools.partial(_draw, jnp.asarray(rows))
+
+
+def _called(reset: Callable[[jax.Array], Any], size: int, key: jax.Array) -> jax.Array:
+    """A user's initial observation `[D]`, as floats: whole numbers would stay whole for ever."""
+    obs = jnp.asarray(reset(key), jnp.float32)
+    if obs.shape != (size,):
+        raise ValueError(
+            f"the reset function returns an observation of shape {obs.shape}: ({size},) is due"
+        )
+    return obs
+
+
+@jax.jit
+def _draw(rows: jax.Array, key: jax.Array) -> jax.Array:
+    return rows[jax.random.randint(key, (), 0, rows.shape[0])]
+
+
 def _to_numpy(array: jax.Array) -> np.ndarray:
     """Returns a copy that the user may change, in the dtype of the observation space."""
     return np.array(array, np.float32)

@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 MIN_STD = 1e-8
-"""Below this a coordinate is constant in the data and is only centred."""
+"""Below this a deviation may be rounding, and its squares may be no float32."""
+LEAST_STD = 1e-30
+"""Below this a coordinate is constant in any unit and is only centred."""
 
 
 @chex.dataclass(frozen=True)
@@ -36,10 +38,22 @@ def fit(values: jax.Array, center: bool = True) -> Normalizer:
     """
     chex.assert_rank(values, 2)
     mean = values.mean(axis=0) if center else jnp.zeros(values.shape[1], values.dtype)
-    std = jnp.sqrt(jnp.mean(jnp.square(values - mean[None]), axis=0))
+    std = _deviation(values - mean[None])
     # The mean of equal numbers is off by rounding, so that their deviation alone does not tell.
     constant = (values.max(axis=0) == values.min(axis=0)) if center else False
-    return Normalizer(mean=mean, std=jnp.where(constant | (std < MIN_STD), jnp.ones_like(std), std))
+    # What is as small as the rounding of the values and of their mean is no variation either.
+    rounding = 4 * jnp.finfo(values.dtype).eps * jnp.abs(values).max(axis=0)
+    constant |= (std < LEAST_STD) | ((std < MIN_STD) & (std <= rounding))
+    return Normalizer(mean=mean, std=jnp.where(constant, jnp.ones_like(std), std))
+
+
+def _deviation(away: jax.Array) -> jax.Array:
+    """Root mean square of `[B, D]` in any unit: squares of 1e-20 or 1e20 are no float32."""
+    plain = jnp.sqrt(jnp.mean(jnp.square(away), axis=0))
+    largest = jnp.abs(away).max(axis=0)
+    unit = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    scaled = unit * jnp.sqrt(jnp.mean(jnp.square(away / unit[None]), axis=0))
+    return jnp.where((plain >= MIN_STD) & jnp.isfinite(plain), plain, scaled)
 
 
 def apply(normalizer: Normalizer, values: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,11 @@ class TrainConfig:
         for name in ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}: it must be positive")
+        for name in ("weight_decay", "polish_rounds"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.max_epoch_steps < 0:
             raise ValueError(
                 f"max_epoch_steps is {self.max_epoch_steps}: give a number of minibatches, or 0 "

@@ -25,6 +25,7 @@ from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
 from persim_jax.personalization import newcomers
 from persim_jax.personalization.newcomers import Newcomer, Newcomers
 from persim_jax.personalization.prior import residual_noise
+from persim_jax.planning.episodes import plan_action
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task, Transitions
@@ -89,7 +90,9 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
 
         Raises:
           KeyError: No agent has this id; names those that look alike.
+          TypeError: It is traced.
         """
+        arguments.refuse_traced(agent_id, self.agent_ids)
         return row_of(self.agent_ids, agent_id, self.agent_names)
 
     def for_agent(self, agent_id: AgentId) -> PersonalizedSimulator:
@@ -118,16 +121,17 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
         Returns:
           Mean `[D]` and members `[M, D]`.
         """
-        path = self.rollout(agent_id, obs, jnp.asarray(action)[None], inputs)
+        path = self.rollout(agent_id, obs, [action], inputs)
         return Prediction(path.mean[0], path.members[:, 0])
 
     def rollout(
-        self, agent_id: AgentId, obs: jax.Array, actions: jax.Array, inputs: Any = None
+        self, agent_id: AgentId, obs: jax.Array, actions: Any, inputs: Any = None
     ) -> Prediction:
         """Predicts the path under given actions; each member goes on from its own predictions.
 
         Args:
-          agent_id: Whose simulator, by id or by name.
+          agent_id: Whose simulator, by id or by name. An integer may be traced, as `vmap` over
+            agents does; then the answer to an id that there is not is NaN.
           obs: Where it starts, `[D]`. A model with L lags takes the agent's last moments, L or
             more, as `Recent`, or a window as `lags.with_lags` makes it.
           actions: `[T]` int or `[T, A]`. Where there is a task, continuous ones outside its bounds
@@ -142,13 +146,14 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
           KeyError: No agent has this id.
           ValueError: A shape does not fit the model, or an action does not exist.
         """
-        obs, actions = self.as_obs(obs), jnp.asarray(actions)
-        arguments.check(self.config, obs, actions)
+        obs, actions = self.as_obs(obs), arguments.as_actions(self.config, self.params, actions)
+        arguments.check_obs(self.config, obs)
         if self.task is not None:
             actions = bounds.clip(self.task.spec, actions)
         joined = join_inputs(self.config, actions, self.as_inputs(inputs, len(actions)))
-        agent = jnp.asarray(self.row_of(agent_id))
+        agent, known = arguments.find_row(self.agent_ids, agent_id, self.agent_names)
         members = _rollout(self.config, self.params, agent, obs, joined)
+        members = members if known is None else jnp.where(known, members, jnp.nan)
         return Prediction(members.mean(axis=0), members)
 
     def policy(
@@ -164,14 +169,19 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
         Raises:
           ValueError: There is no task, so that nothing says what is good.
         """
+        task = self.required_task()
+        model, bound = self.model, self.model.bind(self.params, agent, None)
+        if inputs is not None:
+            model, bound = with_schedule(model, self.config), Scheduled(bound, inputs)
+        return mpc_policy(model, bound, task, planner)
+
+    def required_task(self) -> Task:
+        """The task; a ValueError where there is none, so that nothing says what is good."""
         if self.task is None:
             raise ValueError(
                 "planning needs a reward: give fit or PersonalizedSimulators.load a task"
             )
-        model, bound = self.model, self.model.bind(self.params, agent, None)
-        if inputs is not None:
-            model, bound = with_schedule(model, self.config), Scheduled(bound, inputs)
-        return mpc_policy(model, bound, self.task, planner)
+        return self.task
 
     def plan(
         self,
@@ -195,14 +205,17 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
 
         Raises:
           KeyError: No agent has this id.
-          ValueError: There is no task, a shape does not fit the model, or a value is not finite:
-            all plans would be worth nothing, and one of them would be taken.
+          ValueError: There is no task, a shape does not fit the model, or values are not finite:
+            all plans are worth nothing, and one of them would be taken.
         """
         start, schedule = self.as_obs(obs), self.as_inputs(inputs, planner.horizon)
         arguments.check_obs(self.config, start)
         arguments.check_finite("obs", start)
-        agent = jnp.asarray(self.row_of(agent_id))
-        return _plan(self, key, agent, start, schedule, planner)
+        agent, task = jnp.asarray(self.row_of(agent_id)), self.required_task()
+        sizes = (self.config, self.params, agent, start, schedule)
+        action, score = plan_action(key, *sizes, task, planner)
+        arguments.check_score(score)
+        return action
 
     @overload
     def personalize(
@@ -267,8 +280,7 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
         stored = simulator_files.Stored(
             self.params, ids, covariates, self.config, self.info, self.support, noise
         )
-        task_name = self.task.spec.name if self.task else None
-        simulator_files.write(Path(directory), stored, task_name)
+        simulator_files.write(Path(directory), stored, self.task.spec.name if self.task else None)
 
     @staticmethod
     def load(directory: str | os.PathLike[str], task: Task | None = None) -> PersonalizedSimulators:
@@ -317,11 +329,7 @@ class PersonalizedSimulator(AgentUses):
 # The config is static rather than all of the simulators: names of agents change no program.
 @functools.partial(jax.jit, static_argnames=("config",))
 def _rollout(
-    config: FactorConfig,
-    params: ModelParams,
-    agent: jax.Array,
-    obs: jax.Array,
-    actions: jax.Array,
+    config: FactorConfig, params: ModelParams, agent: jax.Array, obs: jax.Array, actions: jax.Array
 ) -> jax.Array:
     model = factor_model(config)
     bound = model.bind(params, agent, None)
@@ -335,16 +343,3 @@ def _rollout(
     times = jnp.arange(actions.shape[0])
     _, members = lax.scan(step, model.start(bound, obs), (times, encoded))
     return members.swapaxes(0, 1)
-
-
-@functools.partial(jax.jit, static_argnames=("planner",))
-def _plan(
-    simulators: PersonalizedSimulators,
-    key: jax.Array,
-    agent: jax.Array,
-    obs: jax.Array,
-    inputs: jax.Array | None,
-    planner: PlannerConfig,
-) -> jax.Array:
-    policy = simulators.policy(agent, planner, inputs)
-    return policy.act(key, policy.init(), obs)[0]

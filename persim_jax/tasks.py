@@ -193,6 +193,20 @@ def check_path(task: Task, obs: jax.Array, actions: jax.Array, mask: jax.Array) 
     check_rewards(task, before, np.asarray(actions)[taken], after)
 
 
+def refuse_options(**options: Any) -> None:
+    """Refuses parts of a task where there is one already, which would go on as it was.
+
+    Raises:
+      ValueError: One of the options is not None; says which.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)} without a reward would change nothing, as these simulators have a "
+            "task already: give the reward, too, or all of it to with_reward"
+        )
+
+
 def spec_of(
     config: FactorConfig,
     info: DatasetInfo | None,

@@ -7,7 +7,6 @@ is somewhere else.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import warnings
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from persim_jax.calibration import Calibration
 from persim_jax.data.info import AgentId, DatasetInfo
 from persim_jax.data.support import DataSupport, is_stranger
 from persim_jax.export import export_rollout
-from persim_jax.gymnasium_adapter import GymnasiumEnv, ResetFn
+from persim_jax.gymnasium_adapter import GymnasiumEnv, ResetFn, make_reset
 from persim_jax.models.base import DynamicsModel, ModelParams
 from persim_jax.models.factor import FactorConfig
 from persim_jax.models.inputs import with_schedule
@@ -192,7 +191,8 @@ class SimulatorUses:
 
         Args:
           agent_id: Whose.
-          reward: As in `with_reward`; without it the simulators' own task is used as it is.
+          reward: As in `with_reward`; without it the simulators' own task is used as it is, and
+            what else makes a task must not be given either.
           terminated: As in `with_reward`.
           reset: Initial observations: rows `[R, D]` to draw from, one `[D]`, or a function
             `(key) -> obs [D]`. By default the first observations of all agents in the data.
@@ -204,10 +204,15 @@ class SimulatorUses:
 
         Raises:
           KeyError: No agent has this id.
-          ValueError: There is no reward or one that is not finite, no way to reset, or a shape does
-            not fit.
+          ValueError: There is no reward or one that is not finite, no way to reset, a shape does
+            not fit, or an option would be without effect.
         """
         row = self.row_of(agent_id)
+        if reward is None and self.task is not None:
+            tasks.refuse_options(
+                terminated=terminated, max_steps=max_steps, action_low=action_low,
+                action_high=action_high,
+            )  # fmt: skip
         if max_steps is None and np.ndim(inputs) == 2:
             max_steps = len(inputs)
         task = self.task
@@ -220,7 +225,10 @@ class SimulatorUses:
             raise ValueError("an environment needs a reward: give one, or learn it from the data")
         steps = task.spec.max_steps
         schedule = self.as_inputs(inputs, steps)
-        draw = _reset_of(self, reset)
+        if reset is None and self.support is None:
+            raise ValueError("where episodes begin is not known: give reset, one or more states")
+        starts = self.support.first_obs if reset is None and self.support else reset
+        draw = make_reset(starts, self.config.obs_size)
         _check_start(task, draw)
         model = self.model
         bound = model.bind(self.params, jnp.asarray(row), None)
@@ -271,28 +279,6 @@ def _extended(inputs: Any, least: int, steps: int) -> Any:
     if len(rows) < least:
         raise ValueError(f"inputs have {len(rows)} rows: {least} steps need as many at the least")
     return np.concatenate([rows, np.repeat(rows[-1:], steps, axis=0)])[:steps]
-
-
-def _reset_of(simulators: Fitted, reset: Any) -> ResetFn:
-    """A function that draws initial observations."""
-    if callable(reset):
-        return reset  # type: ignore[no-any-return]
-    if reset is None:
-        if simulators.support is None:
-            raise ValueError("where episodes begin is not known: give reset, one or more states")
-        reset = simulators.support.first_obs
-    rows = np.atleast_2d(np.asarray(reset, np.float32))
-    size = simulators.config.obs_size
-    if rows.ndim != 2 or rows.shape[1] != size or not len(rows) or not np.isfinite(rows).all():
-        raise ValueError(
-            f"reset has shape {np.shape(reset)}: finite states are due, ({size},) or (R, {size})"
-        )
-    return functools.partial(_draw, jnp.asarray(rows))
-
-
-@jax.jit
-def _draw(rows: jax.Array, key: jax.Array) -> jax.Array:
-    return rows[jax.random.randint(key, (), 0, rows.shape[0])]
 
 
 def _check_start(task: Task, draw: ResetFn) -> None:

@@ -128,6 +128,10 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(tmp_path, mon
         simulators.export_rollout(file, num_steps=0)
     with pytest.raises(KeyError, match="no agent has the id 8"):
         simulators.export_rollout(file, agent_id=8)
+    # As numbers of 32 bits these are 40, 7 and 300 again.
+    large = simulators.replace(agent_ids=IDS.astype(np.int64) + 2**32)
+    with pytest.raises(ValueError, match=r"from 4294967303 to 4294967596.*number them"):
+        large.export_rollout(file)
 
     def serialize(self):
         raise ImportError("Please install 'flatbuffers'")

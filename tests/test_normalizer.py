@@ -46,6 +46,24 @@ def test_a_constant_coordinate_is_centred_and_not_scaled(value, rows):
     np.testing.assert_allclose(away, [1.0], atol=0.1)
 
 
+@pytest.mark.parametrize("unit", [1e-28, 1e-20, 1e-12, 1e-9, 1e12, 1e20, 1e28])
+@pytest.mark.parametrize("center", [True, False])
+def test_the_unit_of_a_coordinate_does_not_matter(unit, center):
+    # Squares of the smallest and of the largest are no float32.
+    values = np.random.default_rng(0).normal(0.5, 2.0, (40, 2))
+    fitted = normalizer.fit(jnp.asarray(values * [unit, 1.0], jnp.float32), center)
+    away = values - values.mean(axis=0) * center
+    expected = np.sqrt(np.square(away).mean(axis=0))
+    np.testing.assert_allclose(np.float64(fitted.std) / [unit, 1.0], expected, rtol=1e-5)
+
+
+def test_rounding_of_a_small_number_is_no_variation():
+    values = np.full((20, 1), 0.01, np.float32)
+    values[::2] = np.nextafter(values[::2], np.float32(1))
+    assert 0 < np.ptp(values) < 1e-8
+    assert float(normalizer.fit(jnp.asarray(values)).std[0]) == 1.0
+
+
 def test_a_zero_coordinate_without_centring_is_not_scaled():
     assert float(normalizer.fit(jnp.zeros((4, 1)), center=False).std[0]) == 1.0
 

@@ -15,6 +15,7 @@ from persim_jax.models.inputs import join_inputs
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig
+from tests import users
 from tests.data.segmented import make_segmented
 from tests.test_simulators import DISCRETE, going_right, make
 from tests.toys import factor_params
@@ -54,6 +55,15 @@ def test_a_lagged_rollout_with_inputs_is_repeated_steps():
             delta = one(simulators.config, simulators.params, jnp.asarray(1), state, action)
             state = np.concatenate([state[:2] + np.asarray(delta)[member], state[:2], action])
             np.testing.assert_allclose(found.members[member, t], state[:2], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.optimizes  # as users do, with JAX's standard promotion
+@pytest.mark.parametrize("discrete", [True, False], ids=["discrete", "continuous"])
+def test_windows_stay_in_single_precision_where_jax_knows_more(x64, discrete):
+    simulators = users.untrained(discrete, inputs=False)
+    start, actions = users.window(simulators, [[100, -4], [99, -5]]), users.actions_of(discrete, 3)
+    wide = actions.astype(np.int64 if discrete else np.float64)
+    assert simulators.rollout("ann", np.float64(start), wide).mean.dtype == jnp.float32
 
 
 def test_the_last_moments_may_be_more_than_needed_or_a_window():

@@ -7,13 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from persim_jax import training
+from persim_jax.flops import _jaxprs
 from persim_jax.models.base import DynamicsModel
+from persim_jax.models.cadm import cadm_model
+from persim_jax.models.factor import FactorConfig, factor_model
+from persim_jax.models.factor_basis import factor_basis
 from persim_jax.networks import MLP
 from persim_jax.precision import dot_general, products_in
 from persim_jax.training import TrainConfig
+from tests.models.cadms import random_params, small
+from tests.models.test_reward import fitted
 from tests.test_training import make_data
+from tests.toys import factor_params
 
 DENSE = (((1,), (0,)), ((), ()))
 
@@ -34,6 +42,15 @@ def product(precision):
             return dot_general(x, kernel, DENSE)
 
     return call
+
+
+def precisions(jaxpr):
+    """What each matrix product of a program was asked to be, those inside other programs too."""
+    found = [e.params["precision"] for e in jaxpr.eqns if e.primitive.name == "dot_general"]
+    for equation in jaxpr.eqns:
+        for part in _jaxprs(tuple(equation.params.values())):
+            found += precisions(part)
+    return found
 
 
 def test_bf16_rounds_what_enters_and_nothing_else():
@@ -146,3 +163,44 @@ def test_each_precision_reaches_the_products_of_an_epoch_and_none_those_of_polis
     polishing = program(training.polish, "bf16")
     assert "bf16" not in polishing
     assert "HIGHEST" in polishing
+
+
+FACTOR = FactorConfig(
+    num_agents=2, obs_size=3, action_size=2, discrete=False, rank=2, state_features=(4,),
+    action_features=(4,), ensemble_size=2,
+)  # fmt: skip
+MODELS = {
+    "factor": (factor_model(FACTOR), factor_params(FACTOR)),
+    "cadm": (cadm_model(small(False)), random_params(small(False))),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("asked", "expected"), [(None, "highest"), ("bfloat16", "default")])
+def test_predictions_are_float32_on_every_device_unless_asked_otherwise(name, asked, expected):
+    model, params = MODELS[name]
+
+    def one_step(params, obs, action):
+        bound = model.bind(params, jnp.asarray(0), None)
+        state, encoded = model.start(bound, obs), model.encode_actions(bound, action)
+        return model.step(jax.random.key(0), bound, state, encoded)
+
+    with jax.default_matmul_precision(asked):
+        found = precisions(jax.make_jaxpr(one_step)(params, jnp.zeros(3), jnp.zeros(2)).jaxpr)
+    wanted = lax.Precision(expected)
+    assert len(found) >= 3
+    assert all(each == (wanted, wanted) for each in found)
+
+
+def test_factors_of_newcomers_and_learned_rewards_are_float32_too():
+    params, reward = MODELS["factor"][1], fitted()
+    traced = [
+        jax.make_jaxpr(functools.partial(factor_basis, FACTOR))(
+            params, jnp.zeros((5, 3)), jnp.zeros((5, 2))
+        ),
+        jax.make_jaxpr(reward)(jnp.zeros(2), jnp.zeros(1), jnp.zeros(2)),
+    ]
+    for program in traced:
+        found = precisions(program.jaxpr)
+        assert found
+        assert all(each == (lax.Precision.HIGHEST,) * 2 for each in found)

@@ -14,6 +14,7 @@ from persim_jax.files import CorruptFileError
 from persim_jax.models.factor import FactorConfig, predict_delta
 from persim_jax.planning.mpc import PlannerConfig
 from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.tasks import DataSpec, make_task
 from tests.toys import cache_size, factor_params, line_env
 
 IDS = np.int32([40, 7, 300])
@@ -123,6 +124,59 @@ def test_questions_that_make_no_sense_are_refused():
             asked.rollout(7, obs, actions)
 
 
+def test_a_rollout_is_the_same_inside_a_compiled_program():
+    simulators, actions = make(), ACTIONS[DISCRETE]
+    expected = simulators.rollout(7, OBS, actions).members
+    inside = jax.jit(lambda own, obs, actions: own.rollout(7, obs, actions).members)
+    np.testing.assert_allclose(inside(simulators, OBS, actions), expected, rtol=1e-5)
+    first = jax.jit(lambda action: simulators.step(7, OBS, action).members)(actions[0])
+    np.testing.assert_allclose(first, expected[:, 0], rtol=1e-5)
+    # What is not traced is looked at all the same.
+    with pytest.raises(ValueError, match="actions reach from -3 to -1"):
+        jax.jit(lambda obs: simulators.rollout(7, obs, -1 - actions).members)(OBS)
+
+
+def test_agents_are_mapped_over_by_their_ids_and_nobody_answers_for_one_that_there_is_not():
+    simulators, actions = make(), ACTIONS[DISCRETE]
+    ids = jnp.asarray([300, 8, 40])
+    paths = jax.vmap(lambda agent_id: simulators.rollout(agent_id, OBS, actions).mean)(ids)
+    for agent_id, path in zip(ids.tolist(), paths, strict=True):
+        if agent_id in IDS:
+            expected = simulators.rollout(agent_id, OBS, actions).mean
+            np.testing.assert_allclose(path, expected, rtol=1e-5)
+        else:
+            assert np.isnan(path).all()
+    with pytest.raises(TypeError, match=r"look up rows outside of it \(simulators\.row_of\)"):
+        jax.vmap(simulators.row_of)(ids)
+
+
+def test_a_path_has_a_gradient_in_its_actions_also_where_a_task_clips_them():
+    spec = DataSpec("toy", ("x", "y"), 0, (-1.0, -1.0), (1.0, 0.75), 9)
+    task = make_task(spec, lambda obs, action, next_obs: next_obs[0])
+    actions = jnp.asarray(ACTIONS[CONTINUOUS])
+
+    def end(simulators, actions):
+        return simulators.rollout(7, OBS, actions).mean[-1, 0]
+
+    plain = jax.grad(functools.partial(end, make(CONTINUOUS)))(actions)
+    clipped = jax.grad(functools.partial(end, make(CONTINUOUS, task)))(actions)
+    assert np.abs(plain).min() > 1e-6
+    # The second action's second coordinate is 1, beyond its bound.
+    np.testing.assert_allclose(clipped[1, 1], 0.0)
+    ends = [end(make(CONTINUOUS), actions.at[3, 0].add(change)) for change in (0.01, -0.01)]
+    np.testing.assert_allclose(plain[3, 0], (ends[0] - ends[1]) / 0.02, rtol=1e-2)
+
+
+def test_whole_actions_are_clipped_to_bounds_that_are_none():
+    spec = DataSpec("toy", ("x", "y"), 0, (-1.0, 0.25), (1.0, 0.75), 9)
+    simulators = make(CONTINUOUS, make_task(spec, lambda obs, action, next_obs: next_obs[0]))
+    for actions in ([[0, 0]], [[0.0, 0.0]]):
+        with pytest.warns(UserWarning, match="1 of 1 actions were outside"):
+            found = simulators.rollout(7, OBS, actions)
+        expected = make(CONTINUOUS).rollout(7, OBS, [[0.0, 0.25]])
+        np.testing.assert_array_equal(found.mean, expected.mean)
+
+
 def going_right():
     """A task that pays for the first coordinate, without an end."""
     return line_env()._replace(
@@ -143,6 +197,17 @@ def test_a_plan_of_one_step_is_the_best_single_step():
 def test_planning_needs_a_task():
     with pytest.raises(ValueError, match="planning needs a reward"):
         make().plan(jax.random.key(0), 7, OBS, PlannerConfig(num_candidates=4, horizon=2))
+
+
+def test_no_plan_is_made_where_none_is_worth_a_number():
+    planner = PlannerConfig(num_candidates=6, horizon=3)
+    # The first step's reward is a number, those of later ones are not.
+    rooted = line_env()._replace(
+        reward=lambda obs, action, next_obs: jnp.where(obs[0] == OBS[0], 1.0, jnp.sqrt(-1.0)),
+        terminated=lambda obs: obs[0] > 1e9,
+    )
+    with pytest.raises(ValueError, match=r"best of all plans is worth -inf.*make the reward fin"):
+        make(task=rooted).plan(jax.random.key(0), 7, OBS, planner)
 
 
 @pytest.mark.parametrize(

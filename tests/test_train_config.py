@@ -59,3 +59,17 @@ def test_sizes_below_one_and_unknown_schedules_are_refused(field):
         TrainConfig(**{"num_epochs": 1, "batch_size": 1, field: 0})
     with pytest.raises(ValueError, match="'linear' is unknown"):
         TrainConfig(num_epochs=1, batch_size=1, schedule="linear")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", -0.001),  # uphill, without a word
+        ("learning_rate", float("nan")),
+        ("weight_decay", -1.0),
+        ("polish_rounds", -3),  # as many epochs less
+    ],
+)
+def test_numbers_that_would_train_another_way_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value}: it must"):
+        TrainConfig(**{"num_epochs": 5, "batch_size": 1, field: value})

@@ -107,6 +107,28 @@ def test_episodes_begin_where_agents_did_or_where_they_are_told_to():
     assert own.reset(seed=0)[0].tolist() == [-2.0] * 7
 
 
+def test_an_episode_that_begins_at_whole_numbers_goes_on_in_floats():
+    simulators = untrained(inputs=False, lags=1)
+    paths = []
+    for reset in (lambda key: [100, -4], lambda key: np.array([100.0, -4.0]), [100, -4]):
+        env = simulators.to_gymnasium("ann", upwards, reset=reset)
+        env.reset(seed=0)
+        paths.append([env.step(1)[0].tolist() for _ in range(3)])
+    assert paths[0] == paths[1] == paths[2]
+    assert paths[0][0] == pytest.approx(
+        simulators.step("ann", [100, -4], 1).mean.tolist(), rel=1e-6
+    )
+    assert not np.array_equal(paths[0], np.round(paths[0]))
+
+
+def test_an_option_that_would_change_nothing_is_refused():
+    goal = untrained(inputs=False).with_reward(upwards)
+    for option in ({"max_steps": 2}, {"terminated": rising}, {"action_low": 0.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(option))} without a reward would change"):
+            goal.to_gymnasium("ann", **option)
+    assert goal.to_gymnasium("ann", upwards, max_steps=2).spec.kwargs["task"].spec.max_steps == 2
+
+
 def test_gymnasiums_tools_make_it_again():
     env = untrained().to_gymnasium("bob", upwards, inputs=inputs_of(6))
     again = gymnasium.make(env.spec)
@@ -124,6 +146,10 @@ def test_what_cannot_become_an_environment_is_refused():
         ({"reward": upwards, "inputs": inputs, "max_steps": 9}, r"inputs have shape \(4, 1\)"),
         ({"reward": upwards, "inputs": inputs, "reset": [1.0]}, r"reset has shape \(1,\)"),
         ({"reward": upwards, "inputs": inputs, "reset": [np.nan] * 8}, "finite states are due"),
+        (
+            {"reward": upwards, "inputs": inputs, "reset": lambda key: jnp.zeros(2)},
+            r"the reset function returns an observation of shape \(2,\): \(8,\) is due",
+        ),
         ({"reward": lambda o, a, n: o, "inputs": inputs}, r"float32 of shape \(8,\)"),
         ({"reward": lambda o, a, n: jnp.log(o[1]), "inputs": inputs}, "gives nan at obs"),
     ]

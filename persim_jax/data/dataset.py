@@ -19,6 +19,9 @@ from persim_jax.data.info import DatasetInfo as DatasetInfo
 from persim_jax.data.info import row_of as row_of
 from persim_jax.types import Transitions
 
+MAX_ROUNDING = 0.1
+"""Of what a state changes in a step, the share that may be lost where numbers are rounded."""
+
 
 # A record of flax because `info` is static: under jit it must not be a leaf.
 class OfflineDataset(flax.struct.PyTreeNode):
@@ -142,8 +145,9 @@ def validate(dataset: OfflineDataset) -> None:
     """Checks that a dataset keeps its word; the message says where it does not.
 
     Raises:
-      ValueError: A shape or a kind of number is wrong, ids repeat, a value is not finite, a mask
-        has holes, a trajectory is empty or goes on after its end, or an action does not exist.
+      ValueError: A shape or a kind of number is wrong, ids repeat, a value is not finite or is lost
+        in single precision, a mask has holes, a trajectory is empty or goes on after its end, or an
+        action does not exist.
     """
     _check_shapes(dataset)
     _check_kinds(dataset)
@@ -155,6 +159,7 @@ def validate(dataset: OfflineDataset) -> None:
         )
     for name in ("obs", "actions", "inputs", "rewards", "covariates"):
         _check_finite(dataset, name)
+    _check_rounding(dataset)
     _check_episodes(dataset)
     _check_actions(dataset)
 
@@ -207,6 +212,9 @@ def _check_kinds(dataset: OfflineDataset) -> None:
         dtype = np.asarray(getattr(dataset, name)).dtype
         if not np.issubdtype(dtype, kind):
             raise ValueError(f"{name} is of dtype {dtype}; convert it to {kind.__name__}.")
+        if kind is np.floating and dtype.itemsize < 4:
+            # A model would be scaled, and asked, in this precision.
+            raise ValueError(f"{name} is of dtype {dtype}, too coarse to learn from: give float32.")
 
 
 def _check_finite(dataset: OfflineDataset, name: str) -> None:
@@ -214,7 +222,9 @@ def _check_finite(dataset: OfflineDataset, name: str) -> None:
     if getattr(dataset, name) is None:
         return
     values = np.asarray(getattr(dataset, name))
-    bad = np.argwhere(~np.isfinite(values))
+    with np.errstate(over="ignore"):
+        # What float32, in which models compute, cannot hold is infinite there.
+        bad = np.argwhere(~np.isfinite(values.astype(np.float32)))
     if len(bad) == 0:
         return
     row, *position = bad[0].tolist()
@@ -235,6 +245,30 @@ def _check_finite(dataset: OfflineDataset, name: str) -> None:
         f"{name} of {where} is {values[tuple(bad[0])]} ({len(bad)} such values in all); every "
         "value must be finite: mend the data or leave that trajectory out."
     )
+
+
+def _check_rounding(dataset: OfflineDataset) -> None:
+    """Raises where float32, in which models compute, rounds away what changes in a step.
+
+    What already is in single precision cannot tell.
+    """
+    obs, mask = np.asarray(dataset.obs), np.asarray(dataset.mask)
+    if obs.dtype == np.float32:
+        return
+    stored = obs.astype(np.float32).astype(obs.dtype)
+    moved, kept = (np.diff(values, axis=1)[mask] for values in (obs, stored))
+    lost, all_of_it = (np.square(values).mean(axis=0) for values in (kept - moved, moved))
+    # What double precision itself rounds is no change.
+    noise = np.square(1e-12 * np.abs(obs).max(axis=(0, 1)))
+    wrong = np.flatnonzero((lost > MAX_ROUNDING**2 * all_of_it) & (all_of_it > noise))
+    if len(wrong) > 0:
+        index = wrong[0]
+        raise ValueError(
+            f"{dataset.info.obs_names[index]} lies around {obs[:, :-1][mask][:, index].mean():.6g} "
+            f"and changes by {all_of_it[index] ** 0.5:.2g} in a step, of which rounding to single "
+            f"precision takes {lost[index] ** 0.5:.2g}; subtract a constant, so that the numbers "
+            "are as small as their changes let them be."
+        )
 
 
 def _check_episodes(dataset: OfflineDataset) -> None:

@@ -9,19 +9,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.dataset import MAX_ROUNDING, DatasetInfo, OfflineDataset, validate
 from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
-from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
+from persim_jax.data.tables import Columns, DataError, about_comma, as_columns, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
-MAX_ROUNDING = 0.1
-"""Of what a state changes in a step, the share that may be lost where numbers are rounded."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
 MISSING = ("na", "n/a", "#n/a", "nan", "null")
 """What programs write into a cell that has no value. "none" is not among them: it names the absence
@@ -42,7 +40,7 @@ def load_table(
 
 
 def from_table(
-    table: dict[str, np.ndarray],
+    table: Any,
     columns: Columns,
     name: str,
     action_kind: str = "auto",
@@ -52,7 +50,7 @@ def from_table(
     """Makes a dataset of a table's columns.
 
     Args:
-      table: Column name -> `[R]`.
+      table: Column name -> `[R]`; a data frame of pandas is one.
       columns: Which column is what; what is open is found by the naming rule.
       name: Of the system that the data come from.
       action_kind: "discrete", "continuous" or "auto": text is discrete, and so is one column of
@@ -77,7 +75,7 @@ def from_table(
         columns = _columns_like(like, columns, table)
         time_step = time_step or like.time_step or None
     columns = columns.resolve(list(table))
-    rows = sort_rows(table, columns)
+    rows = sort_rows(as_columns(table), columns)
     step, follows = steps_of(rows, columns.time, time_step)
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)

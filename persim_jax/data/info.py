@@ -130,6 +130,11 @@ def actions_of(info: DatasetInfo, values: Sequence[Any]) -> np.ndarray:
     return np.asarray(found, np.int32)
 
 
+def _is_number(name: str, number: Any) -> bool:
+    """Whether a name is a way to write a whole number: "007" is 7."""
+    return re.fullmatch(r"\s*[+-]?\d+\s*", name) is not None and int(name) == number
+
+
 def row_of(agent_ids: Array, agent_id: AgentId, agent_names: tuple[str, ...] = ()) -> int:
     """Returns where an agent stands in a table of ids `[N]`.
 
@@ -140,9 +145,19 @@ def row_of(agent_ids: Array, agent_id: AgentId, agent_names: tuple[str, ...] = (
       agent_names: Names in the same order, or nothing.
 
     Raises:
-      KeyError: No agent has this id; names those that look alike.
+      KeyError: No agent has this id; names those that look alike. Or it is the id of one agent and
+        the name of another, as where "-1", "0" and "007" are names and 0, 1, 2 their places.
     """
     ids = np.asarray(agent_ids)
+    if not isinstance(agent_id, str):
+        meant = [row for row, name in enumerate(agent_names) if _is_number(name, agent_id)]
+        if len(meant) == 1 and agent_id not in ids.tolist():
+            return meant[0]  # a number too large for an id, say
+        if meant and ids[meant].tolist() != [agent_id]:
+            raise KeyError(
+                f"{agent_id} may be the agent called {agent_names[meant[0]]!r} or an id in "
+                "`agent_ids`, which is another's: give names as text"
+            )
     if isinstance(agent_id, str) and agent_names:
         known: list[Any] = list(agent_names)
     else:

@@ -227,8 +227,10 @@ def _read_runs(data: Any, metadata: list[dict]) -> tuple[list[_Run], list[_Agent
     agents: list[_Agent] = []
     ends: list[int] = []
     runs = []
+    start = _first_action(data)
     for facts, episode in zip(metadata, data.iterate_episodes(), strict=True):
         obs, actions = _vectors(episode.observations, "observations"), np.asarray(episode.actions)
+        actions = actions - start if start else actions
         if actions.ndim > 2:
             raise DataError(
                 f"actions have shape {actions.shape[1:]} at each step: give integers or vectors"
@@ -241,11 +243,19 @@ def _read_runs(data: Any, metadata: list[dict]) -> tuple[list[_Run], list[_Agent
         row = rows[agent_id]
         first = int(facts.get("first_row", ends[row]))
         ends[row] = first + len(obs)
-        infos = episode.infos or {}
-        inputs = np.asarray(infos["inputs"]) if "inputs" in infos else None
         rewards, terminated = np.asarray(episode.rewards), np.asarray(episode.terminations)
+        infos, inputs = episode.infos or {}, None
+        if "inputs" in infos:
+            # Those that a collector wrote begin with the reset's, which come before the first step.
+            given = np.asarray(infos["inputs"])
+            inputs = given.reshape(len(given), -1)[: len(rewards)]
         runs.append(_Run(row, first, obs, actions, rewards, terminated, inputs))
     return runs, agents
+
+
+def _first_action(data: Any) -> int:
+    """The number of a dataset's first discrete action, which need not be 0."""
+    return int(getattr(data.action_space, "start", 0))
 
 
 def _vectors(observations: Any, what: str) -> np.ndarray:
@@ -276,7 +286,7 @@ def _guess(data: Any, metadata: list[dict], runs: list[_Run], agents: list[_Agen
             )
     discrete = isinstance(space, spaces.Discrete)
     width = int(space.n) if discrete else runs[0].actions.shape[-1]
-    inputs = runs[0].inputs
+    inputs, start = runs[0].inputs, _first_action(data)
     return DatasetInfo(
         environment=str(data.spec.dataset_id),
         behavior=str(data.storage.metadata.get("algorithm_name", "unknown")),
@@ -285,6 +295,7 @@ def _guess(data: Any, metadata: list[dict], runs: list[_Run], agents: list[_Agen
         num_actions=width if discrete else 0,
         action_size=width,
         input_names=() if inputs is None else tuple(f"input_{i}" for i in range(inputs.shape[1])),
+        action_names=tuple(str(start + i) for i in range(width)) if start else (),
         segmented=len(runs) > len(agents),
     )
 
@@ -296,7 +307,11 @@ def _assemble(
     rows = rows or max(run.first + len(run.obs) for run in runs)
     count, steps = len(agents), rows - 1
     one = runs[0]
-    obs = np.zeros((count, rows, one.obs.shape[1]), np.float32)
+    # In the data's own precision, so that what single precision loses is noticed.
+    precision = np.result_type(np.float32, *(run.obs.dtype for run in runs))
+    obs = np.zeros((count, rows, one.obs.shape[1]), precision)
+    ids = np.asarray([agent.agent_id for agent in agents], np.int64)
+    small = np.array_equal(ids, ids.astype(np.int32))
     action_shape, kind = ((), np.int32) if info.discrete else (one.actions.shape[1:], np.float32)
     dataset = OfflineDataset(
         obs=obs,
@@ -304,7 +319,7 @@ def _assemble(
         rewards=np.zeros((count, steps), np.float32),
         terminated=np.zeros((count, steps), bool),
         mask=np.zeros((count, steps), bool),
-        agent_ids=np.asarray([agent.agent_id for agent in agents], np.int32),
+        agent_ids=ids.astype(np.int32) if small else ids,
         covariates=np.asarray(
             [[agent.covariates[name] for name in info.covariate_names] for agent in agents],
             np.float32,
@@ -323,4 +338,4 @@ def _assemble(
         if dataset.inputs is not None:
             dataset.inputs[place] = run.inputs
     validate(dataset)
-    return dataset
+    return dataset.replace(obs=obs.astype(np.float32, copy=False))

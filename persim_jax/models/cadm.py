@@ -29,6 +29,7 @@ from persim_jax.models.cadm_network import (
     no_steps,
     visible,
 )
+from persim_jax.precision import exact
 
 
 class BoundCadm(NamedTuple):
@@ -52,10 +53,10 @@ def cadm_model(config: CadmConfig) -> DynamicsModel:
         init=functools.partial(_init, config),
         fit_normalizer=functools.partial(cadm_loss.fit_normalizer, config),
         loss=functools.partial(cadm_loss.loss, config),
-        bind=functools.partial(_bind, config),
-        encode_actions=functools.partial(_encode_actions, config),
+        bind=exact(functools.partial(_bind, config)),
+        encode_actions=exact(functools.partial(_encode_actions, config)),
         start=functools.partial(_start, config),
-        step=functools.partial(_step, config),
+        step=exact(functools.partial(_step, config)),
         observe=functools.partial(_observe, config),
         particles=config.particles,
         history_length=config.history_length,

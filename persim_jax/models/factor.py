@@ -28,6 +28,7 @@ from persim_jax.models.factor_network import state_inputs as state_inputs
 from persim_jax.models.factor_network import trunk as trunk_of
 from persim_jax.networks import MLP
 from persim_jax.normalizer import Normalizer
+from persim_jax.precision import exact
 from persim_jax.types import Metrics, Transitions
 
 
@@ -96,10 +97,10 @@ def factor_model(config: FactorConfig) -> DynamicsModel:
         init=functools.partial(_init, config),
         fit_normalizer=functools.partial(_fit_normalizer, config),
         loss=functools.partial(_loss, config),
-        bind=functools.partial(_bind, config),
-        encode_actions=functools.partial(_encode_actions, config),
+        bind=exact(functools.partial(_bind, config)),
+        encode_actions=exact(functools.partial(_encode_actions, config)),
         start=_start,
-        step=functools.partial(_step, config),
+        step=exact(functools.partial(_step, config)),
         observe=lambda model_state: model_state,
     )
 

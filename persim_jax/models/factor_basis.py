@@ -24,8 +24,10 @@ from persim_jax.models.factor_network import (
     scale_actions,
     state_inputs,
 )
+from persim_jax.precision import exact
 
 
+@exact
 def factor_basis(
     config: FactorConfig, params: ModelParams, obs: jax.Array, actions: jax.Array
 ) -> jax.Array:

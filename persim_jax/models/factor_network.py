@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -79,7 +80,18 @@ class FactorConfig:
     lags: int = 1
 
     def __post_init__(self) -> None:
-        """Refuses what would silently be another choice."""
+        """Refuses what would silently be another choice, or no model at all."""
+        for name in ("num_agents", "rank", "ensemble_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.state_features or min((*self.state_features, *self.action_features)) < 1:
+            raise ValueError(
+                f"state_features are {self.state_features} and action_features "
+                f"{self.action_features}: give positive widths, one at least for states"
+            )
+        for name in ("agent_penalty", "huber"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
         if self.target not in TARGETS:
             raise ValueError(f"target {self.target!r} is unknown: use one of {TARGETS}")
         wrong = [angle for angle in self.angles if not 0 <= angle < self.obs_size]
@@ -239,7 +251,8 @@ def advance(
     """
     split, width = config.target_size * config.lags, config.action_input_size
     values, actions = obs[: split - config.target_size], obs[split : obs.size - width]
-    return jnp.concatenate([next_newest, values, action, actions])
+    # Where JAX knows 64 bits a one-hot action has as many, and the window may not.
+    return jnp.concatenate([next_newest, values, action.astype(obs.dtype), actions])
 
 
 def scale_actions(

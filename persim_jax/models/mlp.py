@@ -23,6 +23,7 @@ from persim_jax.models.mlp_network import (
     fold_embedding,
     without_agents,
 )
+from persim_jax.precision import exact
 from persim_jax.types import Metrics, Transitions
 
 
@@ -51,10 +52,10 @@ def mlp_model(config: MLPConfig) -> DynamicsModel:
         init=functools.partial(_init, config),
         fit_normalizer=functools.partial(_fit_normalizer, config),
         loss=functools.partial(_loss, config),
-        bind=functools.partial(_bind, config),
+        bind=exact(functools.partial(_bind, config)),
         encode_actions=lambda bound, actions: encode(config, actions),
         start=_start,
-        step=functools.partial(_step, config),
+        step=exact(functools.partial(_step, config)),
         observe=lambda model_state: model_state,
     )
 

@@ -89,9 +89,22 @@ class LearnedReward:
     num_held_out: int
 
     def __call__(self, obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-        """The reward of one transition, `[]`."""
+        """The reward of one transition, `[]`.
+
+        Raises:
+          ValueError: The observation has another size than those that it was learned from.
+        """
+        rest = self.num_actions or action.shape[-1]
+        size = (self.inputs.mean.shape[0] - rest) // 2
+        if obs.shape != (size,):
+            raise ValueError(
+                f"this reward was learned from observations of {size} numbers and meets one of "
+                f"shape {obs.shape}: learn it from data with the lags of the simulators, "
+                "persim_jax.with_lags(dataset, lags)"
+            )
         x = normalizer_lib.apply(self.inputs, _inputs(obs, action, next_obs, self.num_actions))
-        value = jnp.dot(_basis(x, self.projection), jnp.asarray(self.weights, x.dtype))
+        weights = jnp.asarray(self.weights, x.dtype)
+        value = jnp.dot(_basis(x, self.projection), weights, precision="highest")
         return jnp.clip(value, self.low, self.high)
 
     def __str__(self) -> str:
@@ -176,7 +189,7 @@ def _basis(x: jax.Array, projection: jax.Array | np.ndarray) -> jax.Array:
     """Features of scaled inputs: `[I] -> [1 + I + I (I + 1) / 2 + R]`."""
     rows, columns = np.triu_indices(x.shape[0])
     matrix = jnp.asarray(projection, x.dtype)
-    bent = jnp.tanh(x @ matrix[:-1] + matrix[-1])
+    bent = jnp.tanh(jnp.matmul(x, matrix[:-1], precision="highest") + matrix[-1])
     return jnp.concatenate([jnp.ones(1, x.dtype), x, x[rows] * x[columns], bent])
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persim_jax.data.dataset import DatasetInfo, OfflineDataset, validate
+from persim_jax.data.dataset import DatasetInfo, OfflineDataset, row_of, validate
 
 IDS = (70, 3, 512, 11)
 LENGTHS = (2, 5, 1, 4)
@@ -86,6 +86,18 @@ def test_the_view_of_one_agent_holds_that_agent_and_no_other(discrete, agent_id)
     assert len(transitions.rewards) == LENGTHS[IDS.index(agent_id)]
     np.testing.assert_array_equal(transitions.rewards // 100, agent_id)
     np.testing.assert_array_equal(transitions.agent, 0)
+
+
+def test_a_number_that_is_one_agents_name_and_anothers_place_is_refused():
+    # As of a table: ids are places wherever one name is no plain number.
+    ids, names = np.arange(4), ("-1", "01", "1", "9999999999")
+    assert row_of(ids, "1", names) == 2
+    assert row_of(ids, 2, names) == 2  # nobody is called 2
+    assert row_of(ids, 9999999999, names) == 3
+    with pytest.raises(KeyError, match=r"1 may be the agent called '01' or an id in .*as text"):
+        row_of(ids, 1, names)
+    assert row_of(ids, 1, ("x", "1", "y", "z")) == 1
+    assert row_of(ids, np.int64(0), ("0", "1", "2", "z")) == 0
 
 
 def test_the_view_of_an_unknown_agent_is_refused():
@@ -193,3 +205,21 @@ def test_any_nan_is_found_where_it_is_padding_included(field, row, step):
     bad = changed(dataset, field, (row, step), np.nan)
     with pytest.raises(ValueError, match=f"{field} of agent {IDS[row]} at step {step}"):
         validate(bad)
+
+
+def test_what_single_precision_cannot_hold_is_refused_and_not_rounded_away():
+    dataset = make_dataset()
+    wide = np.float64(dataset.obs)
+    validate(dataset.replace(obs=wide))
+    # Of a state that changes by 0.1 in a step, metres from a far origin.
+    far = np.array([1.0, 0.0])
+    validate(dataset.replace(obs=wide + 1e4 * far))
+    with pytest.raises(ValueError, match=r"lies around 1e\+08 and changes by 0\.1 in a step, of w"):
+        validate(dataset.replace(obs=wide + 1e8 * far))
+    # A constant that double precision has rounded is none the less one.
+    noise = 1e-16 * np.random.default_rng(0).normal(size=wide.shape)
+    validate(dataset.replace(obs=wide * far + 0.3 + noise))
+    with pytest.raises(ValueError, match=r"obs of agent 70 at step 0, .* is 7e\+40"):
+        validate(dataset.replace(obs=wide * [1e39, 1.0]))
+    with pytest.raises(ValueError, match="obs is of dtype float16, too coarse to learn from"):
+        validate(dataset.replace(obs=np.float16(dataset.obs)))

@@ -71,7 +71,7 @@ def test_minaris_own_loader_finds_it_with_metadata_of_agents(tmp_path, monkeypat
     assert assert_info == dataset.info
 
 
-def other_peoples(path, observations, actions, space):
+def other_peoples(path, observations, actions, space, infos=None):
     """A dataset of two episodes as another program would write it."""
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
@@ -91,7 +91,7 @@ def other_peoples(path, observations, actions, space):
         [
             EpisodeBuffer(
                 observations=observations, actions=actions, rewards=np.arange(3.0),
-                terminations=end, truncations=~end & ends,
+                terminations=end, truncations=~end & ends, infos=infos,
             )
             for end in (ends, ends & False)
         ]
@@ -114,6 +114,30 @@ def test_of_other_peoples_datasets_every_episode_is_an_agent(tmp_path):
         tmp_path / "two", obs["a"], np.asarray([2, 0, 1]), gymnasium.spaces.Discrete(3)
     )
     assert load_minari(discrete).info.num_actions == 3
+
+
+def test_actions_may_begin_at_one_and_inputs_with_those_of_the_reset(tmp_path):
+    obs, space = np.arange(8.0).reshape(4, 2), gymnasium.spaces.Discrete(3, start=1)
+    infos = {"inputs": np.float32([5.0, 6.0, 7.0, 8.0])}
+    path = other_peoples(tmp_path / "one", obs, np.asarray([3, 1, 2]), space, infos)
+    data = load_minari(path)
+    np.testing.assert_array_equal(data.actions[0], [2, 0, 1])
+    assert data.info.action_names == ("1", "2", "3")
+    np.testing.assert_array_equal(data.inputs[0], [[5.0], [6.0], [7.0]])
+
+
+def test_double_precision_and_large_ids_are_not_cut_down_in_silence(tmp_path):
+    obs, space = np.arange(8.0).reshape(4, 2), gymnasium.spaces.Discrete(3)
+    far = other_peoples(tmp_path / "far", obs + 1e9, np.asarray([2, 0, 1]), space)
+    with pytest.raises(ValueError, match=r"obs_0 lies around 1e\+09 and changes by 2 in a step"):
+        load_minari(far)
+    near = other_peoples(tmp_path / "near", obs, np.asarray([2, 0, 1]), space)
+    assert load_minari(near).obs.dtype == np.float32
+    large = test_dataset.make_dataset(ids=np.arange(4) + 2**40)
+    large = large.replace(agent_ids=np.arange(4) + 2**40)
+    np.testing.assert_array_equal(
+        load_minari(save_minari(large, "own/ids-v0", tmp_path)).agent_ids, large.agent_ids
+    )
 
 
 def test_agents_of_other_peoples_datasets_have_the_same_covariates(tmp_path):

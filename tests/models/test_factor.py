@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -155,3 +157,19 @@ def test_agents_start_as_the_population_where_the_config_says_so():
 def test_one_config_has_one_model():
     assert factor_model(SMALL) is factor_model(dataclasses.replace(SMALL))
     assert factor_model(SMALL) is not factor_model(dataclasses.replace(SMALL, rank=1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rank", 0),
+        ("ensemble_size", 0),  # a mean over nobody, which is NaN
+        ("state_features", ()),
+        ("action_features", (4, 0)),
+        ("agent_penalty", -0.1),  # would drive agents apart
+        ("huber", -1.0),
+    ],
+)
+def test_settings_that_make_no_model_are_refused(field, value):
+    with pytest.raises(ValueError, match=rf"{field} (is |are )?{re.escape(str(value))}"):
+        dataclasses.replace(SMALL, **{field: value})
