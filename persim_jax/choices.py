@@ -27,6 +27,7 @@ from persim_jax.types import Task
 from persim_jax.validation.config import CannotJudgeError, ValidationConfig
 from persim_jax.validation.errors import squared_errors
 from persim_jax.validation.open_loop import forecast
+from persim_jax.validation.procedure import scale_of
 from persim_jax.validation.queries import windows
 from persim_jax.validation.splits import tail_starts
 
@@ -110,7 +111,8 @@ class Trial(NamedTuple):
       lags: Of the candidate.
       rank: Of the candidate.
       agent_penalty: Of the candidate.
-      error: RMSE over ten steps of what was held out, in standard deviations of a coordinate.
+      error: RMSE over ten steps of what was held out, in standard deviations of a coordinate, or in
+        its own units where it never differs in what was not held out.
       by_agent: Mean squared error of each agent that was scored.
     """
 
@@ -251,7 +253,7 @@ def try_ranks(
     restricted = Monitor(restore=lambda state: _restricted(state, ranks))
     params, _ = fit_model(choices.key(0), kept, data, config, restricted)
     model = factor_model(dataclasses.replace(kept, ensemble_size=1))
-    scale = np.maximum(np.asarray(data.next_obs)[:, : kept.target_size].std(axis=0), 1e-12)
+    scale = scale_of(train)
     trials = []
     for member, rank in enumerate(ranks):
         own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)

@@ -9,6 +9,8 @@ import pytest
 from persim_jax import choices as choices_lib
 from persim_jax.choices import Asked, Choices, Trial, choose, fit_with, sized
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
+from persim_jax.models.base import ModelParams
+from persim_jax.validation.open_loop import Forecast
 
 
 def pushed(gains, steps=30, hidden=False, seed=0):
@@ -113,6 +115,20 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
     assert (choices.lags, choices.rank, choices.agent_penalty) == (2, 2, 0.01)
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (2, 0.01), (2, 1.0)]
     assert len(trials) == len(set(trials)) == 15
+
+
+def test_a_coordinate_that_never_differs_does_not_drown_the_others(monkeypatch):
+    # A flag, always 5: an error of it is no number of its deviations, which are 0.
+    data = pushed(np.linspace(0.5, 3.0, 8))
+    flagged = data.replace(
+        obs=np.concatenate([data.obs, np.full_like(data.obs, 5.0)], axis=-1),
+        info=dataclasses.replace(data.info, obs_names=("x", "flag")),
+    )
+    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
+    monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
+    monkeypatch.setattr(choices_lib, "forecast", nearly)
+    (found,) = choices_lib.try_ranks(flagged, sized(flagged), (1,), np.asarray(flagged.mask))
+    assert 0.01 / np.sqrt(2) < found.error < 0.01
 
 
 @pytest.mark.slow
