@@ -189,7 +189,7 @@ def choose(
       ValueError: A candidate makes no sense for these data.
     """
     choices = sized(dataset, seed)
-    ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
+    ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or (min(asked.ranks),)
     # What is longer than an agent's longest run is no candidate; alone, it is an error.
     longest = int(runs_before(np.asarray(dataset.mask)).max(axis=1).min())
     all_lags = [lags for lags in sorted(asked.lags) if lags <= longest] or [min(asked.lags)]

@@ -78,6 +78,7 @@ def test_one_candidate_is_taken_without_trial():
     assert (choices.lags, choices.rank, choices.agent_penalty, trials) == (2, 2, 0.5, [])
     # More factors than agents make no sense.
     assert choose(pushed([1.0, 2.0]), Asked((1,), (1, 5), (0.5,)), run=never)[0].rank == 1
+    assert choose(pushed([1.0, 2.0]), Asked((1,), (8, 5), (0.5,)), run=never)[0].rank == 5
 
 
 def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
