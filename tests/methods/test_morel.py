@@ -196,8 +196,11 @@ def test_a_diverged_ensemble_is_named_and_the_others_go_on():
     lane = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
     same(lane(fitted.params), lane(plain()[0].params))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
-    with pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one"):
+    absent = pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one")
+    with absent:
         fitted.diverged(3)
+    with absent:
+        METHODS["morel_a"].policy(fitted, jnp.asarray(3), None)
 
 
 def test_a_diverged_policy_is_named_and_stays_as_it_was_before():
@@ -253,6 +256,11 @@ def test_names_and_agents_that_are_missing_are_told():
             function()
     with pytest.raises(ValueError, match="morel_a has no agents to learn for"):
         run(agents=())
+    with pytest.raises(ValueError, match=r"morel_a is to learn for the agents in rows \[-1, 9\]"):
+        run(agents=(-1, 1, 9))
+    other = DATA.replace(info=dataclasses.replace(DATA.info, num_actions=4, action_size=4))
+    with pytest.raises(ValueError, match="discrete actions: line has 3, the data have 4"):
+        run(data=other)
     with pytest.raises(ValueError, match="model has 2 members and the settings ensemble_size 4"):
         run(config=dataclasses.replace(CONFIG, ensemble_size=4))
     method = find_method("morel_p")
