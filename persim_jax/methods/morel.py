@@ -241,11 +241,13 @@ def _lane(key: jax.Array, dataset: OfflineDataset, task: Task, agent: int) -> La
     data: Transitions = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[rows]), own)
     data = data.replace(agent=jnp.zeros_like(data.agent))  # type: ignore[attr-defined]
     rewards = jax.vmap(task.reward)(data.obs, data.actions, data.next_obs)
+    # Not row 0: where a record begins with a gap, or with less than a window, that is no state.
+    first = np.asarray(mine.mask).argmax(axis=1)
     return Lane(
         key=jax.random.fold_in(key, agent + 1),
         data=data,
         size=jnp.asarray(count, jnp.int32),
-        starts=jnp.asarray(mine.obs[:, 0]),
+        starts=jnp.asarray(np.asarray(mine.obs)[np.arange(mine.num_agents), first]),
         normalizer=normalizer_lib.fit(data.obs[:count]),
         lowest=rewards.min(),
         highest=rewards.max(),

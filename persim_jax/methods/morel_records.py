@@ -112,7 +112,7 @@ class Lane(NamedTuple):
       key: Root of all that is random.
       data: Transitions, leaves `[B, ...]`, agent 0; those past `size` repeat the first ones.
       size: `[]` int32, how many there are.
-      starts: First observations of trajectories, `[S, D]`.
+      starts: Observations of which trajectories took their first steps, `[S, D]`.
       normalizer: Of the observations, for policy and values.
       lowest: `[]`, smallest reward in the data.
       highest: `[]`, largest.

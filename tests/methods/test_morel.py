@@ -170,6 +170,14 @@ def test_one_policy_is_for_all_and_sees_every_first_observation():
     assert found == [act(own, 4, 0.4)] * 6 != [act(own, 1, 0.4)] * 6
 
 
+def test_imagined_episodes_begin_where_a_record_does_and_not_in_a_gap_before_it():
+    mask = np.array(DATA.mask)
+    mask[4, :2] = mask[1, :1] = False
+    gaps = DATA.replace(mask=mask, info=dataclasses.replace(DATA.info, segmented=True))
+    lanes = make_lanes(jax.random.key(0), gaps, TOY, (4, 1))
+    np.testing.assert_array_equal(lanes.starts[:, 0], [DATA.obs[4, 2], DATA.obs[1, 1]])
+
+
 def short(steps=3):
     data = DATA.replace(mask=np.broadcast_to(np.arange(40) < steps, DATA.mask.shape))
     return data.replace(rewards=np.where(data.mask, DATA.rewards, 0.0).astype(np.float32))
