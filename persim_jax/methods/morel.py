@@ -30,6 +30,7 @@ from persim_jax.models.base import DynamicsModel
 from persim_jax.models.mlp import MLPConfig, mlp_model
 from persim_jax.normalizer import Normalizer
 from persim_jax.rollout import Policy
+from persim_jax.tasks import check_rewards
 from persim_jax.types import Environment, Metrics, Params, PyTree, Task, Transitions
 
 POOLED, OWN = "morel_p", "morel_a"
@@ -135,8 +136,8 @@ def fit(
       The policies; `diverged_at` says which of them are not to be used.
 
     Raises:
-      ValueError: The name is none of these, the dataset is not valid or of another task, or the
-        agents are not among its rows.
+      ValueError: The name is none of these, the dataset is not valid or of another task, the
+        agents are not among its rows, or a reward is not finite.
     """
     if name not in NAMES:
         raise ValueError(f"{name!r} is no form of MOReL: use one of {', '.join(NAMES)}")
@@ -241,6 +242,8 @@ def _lane(key: jax.Array, dataset: OfflineDataset, task: Task, agent: int) -> La
     data: Transitions = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[rows]), own)
     data = data.replace(agent=jnp.zeros_like(data.agent))  # type: ignore[attr-defined]
     rewards = jax.vmap(task.reward)(data.obs, data.actions, data.next_obs)
+    if not bool(jnp.isfinite(rewards).all()):
+        check_rewards(task, data.obs, data.actions, data.next_obs)
     # Not row 0: where a record begins with a gap, or with less than a window, that is no state.
     first = np.asarray(mine.mask).argmax(axis=1)
     return Lane(

@@ -178,6 +178,12 @@ def test_imagined_episodes_begin_where_a_record_does_and_not_in_a_gap_before_it(
     np.testing.assert_array_equal(lanes.starts[:, 0], [DATA.obs[4, 2], DATA.obs[1, 1]])
 
 
+def test_a_reward_that_is_no_number_is_told_before_anything_is_trained():
+    task = TOY._replace(reward=lambda obs, action, next_obs: jnp.log(next_obs[0] + 0.5))
+    with pytest.raises(ValueError, match=r"the reward function gives nan at obs \["):
+        make_lanes(jax.random.key(0), DATA, task, (-1,))
+
+
 def short(steps=3):
     data = DATA.replace(mask=np.broadcast_to(np.arange(40) < steps, DATA.mask.shape))
     return data.replace(rewards=np.where(data.mask, DATA.rewards, 0.0).astype(np.float32))
@@ -249,6 +255,7 @@ def test_a_threshold_that_marks_everything_unknown_is_said_with_the_share():
         ({"pessimism_coef": -1.0}, r"pessimism_coef is -1\.0: it must be at least 0"),
         ({"buffer_share": 2.0}, r"buffer_share is 2\.0: it must lie in \[0, 1\]"),
         ({"ensemble_size": 0}, "ensemble_size is 0: it must be at least 1"),
+        ({"distance": "l2"}, "distance 'l2' is unknown: use one of raw, scaled"),
         ({"train": dataclasses.replace(CONFIG.train, polish_rounds=1)},
          r"train\.polish_rounds is 1: MOReL's members are trained by epochs alone"),
     ],
