@@ -136,7 +136,9 @@ def _gaussian(spec: Spec, config: PolicyConfig) -> StochasticPolicy:
 
     def init(key: jax.Array) -> Params:
         params = _small_end(net.init(key, jnp.zeros(spec.obs_size)))
-        return {"net": params, "log_std": jnp.full(spec.action_size, config.init_log_std)}
+        # Of the network's own dtype, also where JAX knows 64 bits.
+        log_std = jnp.full(spec.action_size, config.init_log_std, jnp.float32)
+        return {"net": params, "log_std": log_std}
 
     def distribution(params: Any, obs: jax.Array) -> Normal:
         return Normal(center + half * net.apply(params["net"], obs), params["log_std"])

@@ -158,7 +158,8 @@ def improve_actor(
     actor, opt_states["actor"] = descend(
         config.actor_rate, gradient, opt_states["actor"], state.actor
     )
-    slope = spec.action_size - density
+    # Where JAX knows 64 bits the data may be of them and the temperature is not.
+    slope = (spec.action_size - density).astype(state.log_temperature.dtype)
     log_temperature, opt_states["temperature"] = descend(
         config.actor_rate, slope, opt_states["temperature"], state.log_temperature
     )
