@@ -131,7 +131,8 @@ def _gaussian(spec: Spec, config: PolicyConfig) -> StochasticPolicy:
     that of log_std is 2.
     """
     low, high = (np.asarray(b, np.float32) for b in (spec.action_low, spec.action_high))
-    center, half = (low + high) / 2, (high - low) / 2
+    # A coordinate without a range is scaled by 1 and left where it is by the task's bounds.
+    center, half = (low + high) / 2, np.where(high > low, (high - low) / 2, np.float32(1))
     net = MLP((*config.hidden, spec.action_size), activation="tanh")
 
     def init(key: jax.Array) -> Params:

@@ -55,6 +55,14 @@ def test_unit_actions_are_the_bounds_at_their_ends():
     np.testing.assert_allclose(continuous.from_unit(SPEC, 9.0 * unit[:2]), actions[:2], atol=1e-6)
 
 
+def test_an_action_that_data_never_vary_is_the_middle_of_its_bounds():
+    # The range of a user's data, where an action was the same throughout.
+    spec = dataclasses.replace(SPEC, action_low=(-1.0, 0.3), action_high=(3.0, 0.3))
+    unit = continuous.to_unit(spec, jnp.asarray([[3.0, 0.3]]))
+    np.testing.assert_allclose(unit, [[1.0, 0.0]])
+    np.testing.assert_allclose(continuous.from_unit(spec, unit + 0.5), [[3.0, 0.3]])
+
+
 def test_soft_clipping_by_hand():
     values = jnp.asarray([[1.0, 5.0], [3.0, 1.0]])
     np.testing.assert_allclose(soft_clipped(values, 0.75), [1.5, 2.0])
