@@ -116,6 +116,11 @@ def test_the_multiplier_rises_where_the_gap_is_above_the_threshold():
     assert fixed.log_multiplier == 0
 
 
+def test_a_temperature_without_a_logarithm_is_refused():
+    with pytest.raises(ValueError, match=r"temperature is 0\.0: it must be positive"):
+        ContinuousCQLConfig(temperature=0.0)
+
+
 @pytest.mark.parametrize("kind", ["bcq", "sac"])
 def test_a_termination_leaves_the_reward_and_a_time_limit_does_not(kind):
     batch = transitions(6, KEY)
