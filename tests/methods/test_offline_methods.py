@@ -71,6 +71,7 @@ def synthetic(num=3, agents=(4, 1), seed=2):
 
 def test_synthetic_trajectories_are_of_their_agent_with_known_rewards():
     found = synthetic()
+    assert isinstance(found, Trajectory)
     assert found.mask.shape == (2, 3, TOY.spec.max_steps)
     moves = np.diff(found.obs[..., 0], axis=-1)
     push = found.actions.astype(np.float32) - 1.0
@@ -249,7 +250,9 @@ def test_fitting_goes_on_from_where_a_monitor_says():
     states = []
     keep = Monitor(on_epoch=lambda state, losses: states.append(state))
     whole = fit(jax.random.key(0), DATA, TOY.spec, "bcq_a", SETTINGS, keep)
-    back = Monitor(restore=lambda state: states[0])
+    later = []
+    back = Monitor(lambda state: states[0], lambda state, losses: later.append(int(state.step)))
     again = fit(jax.random.key(0), DATA, TOY.spec, "bcq_a", SETTINGS, back)
     jax.tree.map(np.testing.assert_array_equal, whole.states.params, again.states.params)
-    assert isinstance(synthetic(1), Trajectory)
+    assert [int(state.step) for state in states] == [10, 20]
+    assert later == [20]
