@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.lags import runs_before, with_lags
 from persim_jax.methods.base import Monitor
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
@@ -186,8 +186,10 @@ def choose(
       step, candidates in the middle are taken and nothing was tried.
 
     Raises:
-      ValueError: A candidate makes no sense for these data.
+      ValueError: The dataset is not valid, says which agent and step; or a candidate makes no
+        sense for these data.
     """
+    validate(dataset)
     choices = sized(dataset, seed)
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or (min(asked.ranks),)
     # What is longer than an agent's longest run is no candidate; alone, it is an error.

@@ -93,6 +93,13 @@ def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
         choose(short, Asked((3,), (1,), (0.1,)), run=made_up)
 
 
+def test_data_that_are_not_valid_are_refused_before_anything_is_tried():
+    data = pushed([1.0, 2.0])
+    data.obs[1, 3] = np.nan
+    with pytest.raises(ValueError, match="agent 1 at step 3, x"):
+        choose(data)
+
+
 def test_records_that_cannot_be_cut_are_fitted_untried():
     short = pushed([1.0, 2.0, 3.0], steps=1)
     choices, trials = choose(short, Asked(ranks=(1, 2, 3)))
