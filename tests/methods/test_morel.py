@@ -150,7 +150,12 @@ def test_training_goes_on_from_either_of_its_parts():
     assert all(losses.shape == (2,) and np.isfinite(losses).all() for _, losses in states)
     assert states[EPOCHS - 1][1].mean() < 0.5 * states[0][1].mean()  # the members learn
     for state, _ in (states[0], states[EPOCHS]):
-        again = run(restore=lambda start, state=state: state)
+        found = []
+        again = run(
+            restore=lambda start, state=state: state,
+            on_epoch=lambda later, losses, found=found: found.append(int(later.step)),
+        )
+        assert found == [step for step in steps if step > int(state.step)]
         same(again.params, whole.params)
         same(again.metrics, whole.metrics)
 
