@@ -134,6 +134,20 @@ def test_a_termination_leaves_the_reward_and_a_time_limit_does_not(kind):
     np.testing.assert_array_equal(same, batch.terminated)
 
 
+def test_targets_ask_the_slow_networks_and_acting_the_learned_ones():
+    spoiled = lambda tree: jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)  # noqa: E731
+    learner, batch = make_continuous_bcq(SPEC, BCQ), transitions(6, KEY)
+    state = jax.jit(learner.init)(KEY)
+    fast = state.replace(actor=spoiled(state.actor), critics=spoiled(state.critics))
+    targets = jax.jit(bcq_targets, static_argnums=(1, 2))(KEY, SPEC, BCQ, fast, batch)
+    slow = state.replace(
+        target_actor=spoiled(state.target_actor), target_critics=spoiled(state.target_critics)
+    )
+    action = jax.jit(learner.act)(KEY, slow, jnp.ones(3), GREEDY)
+    assert np.isfinite(targets).all()
+    assert np.isfinite(action).all()
+
+
 def test_a_perturbation_is_small_and_stays_in_bounds():
     state, _ = after(make_continuous_bcq(SPEC, BCQ), 1)
     obs, actions = jnp.ones((50, 3)), jax.random.uniform(KEY, (50, 2), minval=-1.0, maxval=1.0)
