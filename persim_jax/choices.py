@@ -255,7 +255,8 @@ def try_ranks(
     restricted = Monitor(restore=lambda state: _restricted(state, ranks))
     params, _ = fit_model(choices.key(0), kept, data, config, restricted)
     model = factor_model(dataclasses.replace(kept, ensemble_size=1))
-    scale = scale_of(train)
+    # Of steps that all candidates see: more lags lose more of a record's first ones.
+    scale = scale_of(train.replace(mask=seen & scored))
     trials = []
     for member, rank in enumerate(ranks):
         own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)

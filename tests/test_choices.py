@@ -125,6 +125,23 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
     assert len(trials) == len(set(trials)) == 15
 
 
+def off_by_a_hundredth(monkeypatch):
+    """Trials fit nothing, and each prediction is off by 0.01."""
+    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
+    monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
+    monkeypatch.setattr(choices_lib, "forecast", nearly)
+
+
+def test_candidates_with_more_lags_are_judged_in_the_same_units(monkeypatch):
+    # Records begin with a leap, which a candidate with lags does not see.
+    data = pushed(np.linspace(0.5, 3.0, 8))
+    data.obs[:, 1] += 50.0
+    off_by_a_hundredth(monkeypatch)
+    trials = choose(data, Asked(lags=(1, 3), ranks=(1,), penalties=(0.1,)))[1]
+    assert [trial.lags for trial in trials] == [1, 3]
+    np.testing.assert_allclose(trials[0].error, trials[1].error, rtol=1e-6)
+
+
 def test_a_coordinate_that_never_differs_does_not_drown_the_others(monkeypatch):
     # A flag, always 5: an error of it is no number of its deviations, which are 0.
     data = pushed(np.linspace(0.5, 3.0, 8))
@@ -132,9 +149,7 @@ def test_a_coordinate_that_never_differs_does_not_drown_the_others(monkeypatch):
         obs=np.concatenate([data.obs, np.full_like(data.obs, 5.0)], axis=-1),
         info=dataclasses.replace(data.info, obs_names=("x", "flag")),
     )
-    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
-    monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
-    monkeypatch.setattr(choices_lib, "forecast", nearly)
+    off_by_a_hundredth(monkeypatch)
     (found,) = choices_lib.try_ranks(flagged, sized(flagged), (1,), np.asarray(flagged.mask))
     assert 0.01 / np.sqrt(2) < found.error < 0.01
 
