@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from persim_jax.data.dataset import OfflineDataset
+from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.lags import runs_before, with_lags
 from persim_jax.methods.base import Monitor
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
@@ -27,6 +27,7 @@ from persim_jax.types import Task
 from persim_jax.validation.config import CannotJudgeError, ValidationConfig
 from persim_jax.validation.errors import squared_errors
 from persim_jax.validation.open_loop import forecast
+from persim_jax.validation.procedure import scale_of
 from persim_jax.validation.queries import windows
 from persim_jax.validation.splits import tail_starts
 
@@ -110,7 +111,8 @@ class Trial(NamedTuple):
       lags: Of the candidate.
       rank: Of the candidate.
       agent_penalty: Of the candidate.
-      error: RMSE over ten steps of what was held out, in standard deviations of a coordinate.
+      error: RMSE over ten steps of what was held out, in standard deviations of a coordinate, or in
+        its own units where it never differs in what was not held out.
       by_agent: Mean squared error of each agent that was scored.
     """
 
@@ -184,10 +186,12 @@ def choose(
       step, candidates in the middle are taken and nothing was tried.
 
     Raises:
-      ValueError: A candidate makes no sense for these data.
+      ValueError: The dataset is not valid, says which agent and step; or a candidate makes no
+        sense for these data.
     """
+    validate(dataset)
     choices = sized(dataset, seed)
-    ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or asked.ranks[:1]
+    ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or (min(asked.ranks),)
     # What is longer than an agent's longest run is no candidate; alone, it is an error.
     longest = int(runs_before(np.asarray(dataset.mask)).max(axis=1).min())
     all_lags = [lags for lags in sorted(asked.lags) if lags <= longest] or [min(asked.lags)]
@@ -251,7 +255,8 @@ def try_ranks(
     restricted = Monitor(restore=lambda state: _restricted(state, ranks))
     params, _ = fit_model(choices.key(0), kept, data, config, restricted)
     model = factor_model(dataclasses.replace(kept, ensemble_size=1))
-    scale = np.maximum(np.asarray(data.next_obs)[:, : kept.target_size].std(axis=0), 1e-12)
+    # Of steps that all candidates see: more lags lose more of a record's first ones.
+    scale = scale_of(train.replace(mask=seen & scored))
     trials = []
     for member, rank in enumerate(ranks):
         own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)

@@ -69,12 +69,21 @@ def distance_scale(data: Transitions, distance: str) -> jax.Array:
     Raises:
       ValueError: There is no such distance.
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"distance {distance!r} is unknown: use one of {', '.join(DISTANCES)}")
+    check_distance(distance)
     if distance == "raw":
         return jnp.ones(data.obs.shape[-1])
     scale: jax.Array = normalizer_lib.fit(jnp.asarray(data.next_obs - data.obs)).std
     return scale
+
+
+def check_distance(distance: str) -> None:
+    """Raises if there is no such distance.
+
+    Raises:
+      ValueError: There is not; says which there are.
+    """
+    if distance not in DISTANCES:
+        raise ValueError(f"distance {distance!r} is unknown: use one of {', '.join(DISTANCES)}")
 
 
 def predictions_of(

@@ -9,6 +9,8 @@ import pytest
 from persim_jax import choices as choices_lib
 from persim_jax.choices import Asked, Choices, Trial, choose, fit_with, sized
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
+from persim_jax.models.base import ModelParams
+from persim_jax.validation.open_loop import Forecast
 
 
 def pushed(gains, steps=30, hidden=False, seed=0):
@@ -76,6 +78,7 @@ def test_one_candidate_is_taken_without_trial():
     assert (choices.lags, choices.rank, choices.agent_penalty, trials) == (2, 2, 0.5, [])
     # More factors than agents make no sense.
     assert choose(pushed([1.0, 2.0]), Asked((1,), (1, 5), (0.5,)), run=never)[0].rank == 1
+    assert choose(pushed([1.0, 2.0]), Asked((1,), (8, 5), (0.5,)), run=never)[0].rank == 5
 
 
 def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
@@ -88,6 +91,13 @@ def test_lags_that_some_agent_is_too_short_for_are_no_candidates():
     assert [found.lags for found in trials] == [1, 2]
     with pytest.raises(ValueError, match="agent 1 has no run of 4 rows"):
         choose(short, Asked((3,), (1,), (0.1,)), run=made_up)
+
+
+def test_data_that_are_not_valid_are_refused_before_anything_is_tried():
+    data = pushed([1.0, 2.0])
+    data.obs[1, 3] = np.nan
+    with pytest.raises(ValueError, match="agent 1 at step 3, x"):
+        choose(data)
 
 
 def test_records_that_cannot_be_cut_are_fitted_untried():
@@ -113,6 +123,35 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
     assert (choices.lags, choices.rank, choices.agent_penalty) == (2, 2, 0.01)
     assert asked == [(1, 0.1), (2, 0.1), (3, 0.1), (2, 0.01), (2, 1.0)]
     assert len(trials) == len(set(trials)) == 15
+
+
+def off_by_a_hundredth(monkeypatch):
+    """Trials fit nothing, and each prediction is off by 0.01."""
+    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
+    monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
+    monkeypatch.setattr(choices_lib, "forecast", nearly)
+
+
+def test_candidates_with_more_lags_are_judged_in_the_same_units(monkeypatch):
+    # Records begin with a leap, which a candidate with lags does not see.
+    data = pushed(np.linspace(0.5, 3.0, 8))
+    data.obs[:, 1] += 50.0
+    off_by_a_hundredth(monkeypatch)
+    trials = choose(data, Asked(lags=(1, 3), ranks=(1,), penalties=(0.1,)))[1]
+    assert [trial.lags for trial in trials] == [1, 3]
+    np.testing.assert_allclose(trials[0].error, trials[1].error, rtol=1e-6)
+
+
+def test_a_coordinate_that_never_differs_does_not_drown_the_others(monkeypatch):
+    # A flag, always 5: an error of it is no number of its deviations, which are 0.
+    data = pushed(np.linspace(0.5, 3.0, 8))
+    flagged = data.replace(
+        obs=np.concatenate([data.obs, np.full_like(data.obs, 5.0)], axis=-1),
+        info=dataclasses.replace(data.info, obs_names=("x", "flag")),
+    )
+    off_by_a_hundredth(monkeypatch)
+    (found,) = choices_lib.try_ranks(flagged, sized(flagged), (1,), np.asarray(flagged.mask))
+    assert 0.01 / np.sqrt(2) < found.error < 0.01
 
 
 @pytest.mark.slow

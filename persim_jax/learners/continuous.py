@@ -35,9 +35,12 @@ def _range(spec: Spec, like: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def to_unit(spec: Spec, actions: jax.Array) -> jax.Array:
-    """Actions within their bounds as numbers in [-1, 1], `[..., A] -> [..., A]`."""
+    """Actions within their bounds as numbers in [-1, 1], `[..., A] -> [..., A]`.
+
+    A coordinate whose bounds are equal, as those of data that never vary it are, is 0.
+    """
     center, half = _range(spec, actions)
-    return (actions - center) / half
+    return (actions - center) / jnp.where(half > 0, half, jnp.ones_like(half))
 
 
 def from_unit(spec: Spec, actions: jax.Array) -> jax.Array:

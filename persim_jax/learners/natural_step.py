@@ -69,7 +69,12 @@ def fisher_product(
     shares = weights / jnp.maximum(weights.sum(), 1.0)
 
     def weighted(share: jax.Array, distribution: Any, tangent: Any) -> Any:
-        return jax.tree.map(lambda leaf: share * leaf, policy.fisher(distribution, tangent))
+        # Data of 64 bits have weights of 64 bits: a cotangent is of its own output's kind.
+        return jax.tree.map(
+            lambda leaf, output: (share * leaf).astype(output.dtype),
+            policy.fisher(distribution, tangent),
+            distribution,
+        )
 
     def product(vector: Params) -> Params:
         cotangents = jax.vmap(weighted)(shares, distributions, forwards(vector))

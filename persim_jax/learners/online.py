@@ -63,9 +63,9 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that the loop would silently round."""
-        if self.evaluate_every % self.num_envs:
+        if self.evaluate_every < 1 or self.evaluate_every % self.num_envs:
             raise ValueError(
-                f"evaluate_every is {self.evaluate_every}: make it a multiple of the "
+                f"evaluate_every is {self.evaluate_every}: make it a positive multiple of the "
                 f"{self.num_envs} environments"
             )
         if self.warm_up < self.num_envs:

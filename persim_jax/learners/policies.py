@@ -131,12 +131,15 @@ def _gaussian(spec: Spec, config: PolicyConfig) -> StochasticPolicy:
     that of log_std is 2.
     """
     low, high = (np.asarray(b, np.float32) for b in (spec.action_low, spec.action_high))
-    center, half = (low + high) / 2, (high - low) / 2
+    # A coordinate without a range is scaled by 1 and left where it is by the task's bounds.
+    center, half = (low + high) / 2, np.where(high > low, (high - low) / 2, np.float32(1))
     net = MLP((*config.hidden, spec.action_size), activation="tanh")
 
     def init(key: jax.Array) -> Params:
         params = _small_end(net.init(key, jnp.zeros(spec.obs_size)))
-        return {"net": params, "log_std": jnp.full(spec.action_size, config.init_log_std)}
+        # Of the network's own dtype, also where JAX knows 64 bits.
+        log_std = jnp.full(spec.action_size, config.init_log_std, jnp.float32)
+        return {"net": params, "log_std": log_std}
 
     def distribution(params: Any, obs: jax.Array) -> Normal:
         return Normal(center + half * net.apply(params["net"], obs), params["log_std"])

@@ -37,7 +37,7 @@ class SACConfig:
       target_rate: Polyak rate per gradient step.
       backup_entropy: Whether the target has the entropy of the next action in it. CQL's authors
         leave it out.
-      temperature: At the start.
+      temperature: At the start, positive.
     """
 
     hidden: tuple[int, ...] = (256, 256)
@@ -47,6 +47,11 @@ class SACConfig:
     target_rate: float = 0.005
     backup_entropy: bool = False
     temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses a temperature whose logarithm could not be learned."""
+        if not self.temperature > 0:
+            raise ValueError(f"temperature is {self.temperature}: it must be positive")
 
 
 @chex.dataclass(frozen=True)
@@ -158,7 +163,8 @@ def improve_actor(
     actor, opt_states["actor"] = descend(
         config.actor_rate, gradient, opt_states["actor"], state.actor
     )
-    slope = spec.action_size - density
+    # Where JAX knows 64 bits the data may be of them and the temperature is not.
+    slope = (spec.action_size - density).astype(state.log_temperature.dtype)
     log_temperature, opt_states["temperature"] = descend(
         config.actor_rate, slope, opt_states["temperature"], state.log_temperature
     )

@@ -147,10 +147,13 @@ def make_td3(spec: Spec, config: TD3Config) -> Learner:
       `update` refuses a batch that is no multiple of `policy_delay`.
 
     Raises:
-      ValueError: If actions are discrete or `obs_scale` has another length than an observation.
+      ValueError: If actions are discrete, `obs_scale` has another length than an observation or
+        `policy_delay` is not positive.
     """
     if spec.discrete:
         raise ValueError(f"{spec.name} has discrete actions: TD3 needs continuous ones, use DQN")
+    if config.policy_delay < 1:
+        raise ValueError(f"policy_delay is {config.policy_delay}: it must be at least 1")
     if config.obs_scale and len(config.obs_scale) != spec.obs_size:
         raise ValueError(
             f"obs_scale has {len(config.obs_scale)} numbers, an observation {spec.obs_size}: "

@@ -23,13 +23,14 @@ from persim_jax.data.dataset import OfflineDataset, refuse_inputs, validate
 from persim_jax.learners.natural_gradient import NaturalGradient, make_natural_gradient
 from persim_jax.learners.policies import StochasticPolicy
 from persim_jax.methods import morel_lanes
-from persim_jax.methods.base import Method, Monitor
+from persim_jax.methods.base import Method, Monitor, check_agents, check_task, lane_of
 from persim_jax.methods.morel_records import GOOD, Knowledge, Lane, MorelState
 from persim_jax.methods.morel_records import MorelConfig as MorelConfig
 from persim_jax.models.base import DynamicsModel
 from persim_jax.models.mlp import MLPConfig, mlp_model
 from persim_jax.normalizer import Normalizer
 from persim_jax.rollout import Policy
+from persim_jax.tasks import check_rewards
 from persim_jax.types import Environment, Metrics, Params, PyTree, Task, Transitions
 
 POOLED, OWN = "morel_p", "morel_a"
@@ -83,13 +84,7 @@ class MorelPolicies(flax.struct.PyTreeNode):
         Raises:
           KeyError: The agent has no policy.
         """
-        mine = np.flatnonzero(np.isin(np.asarray(self.agents), (agent, -1)))
-        if mine.size == 0:
-            raise KeyError(
-                f"the agent in row {agent} has no policy: rows {np.asarray(self.agents).tolist()} "
-                "have one, fit with this row among `agents`"
-            )
-        return int(mine[0])
+        return int(lane_of(self.agents, agent))
 
     def diverged(self, agent: int) -> int | None:
         """Returns the step at which the lane of an agent diverged; None if it did not.
@@ -141,7 +136,8 @@ def fit(
       The policies; `diverged_at` says which of them are not to be used.
 
     Raises:
-      ValueError: The name is none of these, the dataset is not valid, or no agent is named.
+      ValueError: The name is none of these, the dataset is not valid or of another task, the
+        agents are not among its rows, or a reward is not finite.
     """
     if name not in NAMES:
         raise ValueError(f"{name!r} is no form of MOReL: use one of {', '.join(NAMES)}")
@@ -149,8 +145,9 @@ def fit(
     refuse_inputs(dataset, name)
     config, monitor = settings.config, monitor or Monitor()
     agents = (-1,) if name == POOLED else settings.agents
-    if not agents:
-        raise ValueError(f"{name} has no agents to learn for: give their rows")
+    if name == OWN:
+        check_agents(agents, dataset.num_agents, name)
+    check_task(task.spec, dataset.info)
     lanes = make_lanes(key, dataset, task, agents)
     model = model or ensemble(dataset, config)
     if model.num_members != config.ensemble_size:
@@ -245,11 +242,15 @@ def _lane(key: jax.Array, dataset: OfflineDataset, task: Task, agent: int) -> La
     data: Transitions = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[rows]), own)
     data = data.replace(agent=jnp.zeros_like(data.agent))  # type: ignore[attr-defined]
     rewards = jax.vmap(task.reward)(data.obs, data.actions, data.next_obs)
+    if not bool(jnp.isfinite(rewards).all()):
+        check_rewards(task, data.obs, data.actions, data.next_obs)
+    # Not row 0: where a record begins with a gap, or with less than a window, that is no state.
+    first = np.asarray(mine.mask).argmax(axis=1)
     return Lane(
         key=jax.random.fold_in(key, agent + 1),
         data=data,
         size=jnp.asarray(count, jnp.int32),
-        starts=jnp.asarray(mine.obs[:, 0]),
+        starts=jnp.asarray(np.asarray(mine.obs)[np.arange(mine.num_agents), first]),
         normalizer=normalizer_lib.fit(data.obs[:count]),
         lowest=rewards.min(),
         highest=rewards.max(),
@@ -258,7 +259,7 @@ def _lane(key: jax.Array, dataset: OfflineDataset, task: Task, agent: int) -> La
 
 def _policy(fitted: MorelPolicies, agent: jax.Array, planner: Any) -> Policy:
     del planner  # nothing is planned
-    lane = jnp.argmax((fitted.agents == agent) | (fitted.agents < 0))
+    lane = lane_of(fitted.agents, agent)
     own = jax.tree.map(lambda leaf: leaf[lane], (fitted.params, fitted.normalizers))
 
     def act(key: jax.Array, params: PyTree, obs: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 
 from persim_jax.learners.natural_gradient import NaturalGradientConfig, NaturalGradientState
 from persim_jax.normalizer import Normalizer
+from persim_jax.pessimism import check_distance
 from persim_jax.training import TrainConfig, TrainState
 from persim_jax.types import Metrics, Transitions
 
@@ -87,6 +88,7 @@ class MorelConfig:
                 f"train.polish_rounds is {self.train.polish_rounds}: MOReL's members are trained "
                 "by epochs alone, set it to 0"
             )
+        check_distance(self.distance)
         if not 0 <= self.buffer_share <= 1:
             raise ValueError(f"buffer_share is {self.buffer_share}: it must lie in [0, 1]")
         for name, least in (("pessimism_coef", 0), ("horizon", 0), ("width", AUTO)):
@@ -112,7 +114,7 @@ class Lane(NamedTuple):
       key: Root of all that is random.
       data: Transitions, leaves `[B, ...]`, agent 0; those past `size` repeat the first ones.
       size: `[]` int32, how many there are.
-      starts: First observations of trajectories, `[S, D]`.
+      starts: Observations of which trajectories took their first steps, `[S, D]`.
       normalizer: Of the observations, for policy and values.
       lowest: `[]`, smallest reward in the data.
       highest: `[]`, largest.

@@ -25,7 +25,7 @@ from persim_jax.learners.bcq_discrete import DiscreteBCQConfig, make_discrete_bc
 from persim_jax.learners.cql_continuous import ContinuousCQLConfig, make_continuous_cql
 from persim_jax.learners.cql_discrete import DiscreteCQLConfig, make_discrete_cql
 from persim_jax.learners.offline import Lanes, OfflineConfig, train_offline
-from persim_jax.methods.base import Method, Monitor
+from persim_jax.methods.base import Method, Monitor, check_agents, check_task, lane_of
 from persim_jax.normalizer import Normalizer
 from persim_jax.rollout import Policy
 from persim_jax.types import Environment, PyTree, Spec, Trajectory, Transitions
@@ -115,13 +115,7 @@ class OfflinePolicies(flax.struct.PyTreeNode):
         Raises:
           KeyError: The agent has no policy.
         """
-        mine = np.flatnonzero(np.isin(np.asarray(self.agents), (agent, -1)))
-        if mine.size == 0:
-            raise KeyError(
-                f"the agent in row {agent} has no policy: rows {np.asarray(self.agents).tolist()} "
-                "have one, fit with this row among `agents`"
-            )
-        step = int(self.diverged_at[mine[0]])
+        step = int(self.diverged_at[lane_of(self.agents, agent)])
         return None if step < 0 else step
 
 
@@ -158,13 +152,14 @@ def fit(
 
     Raises:
       ValueError: The name is none of these methods', the dataset has no rewards, has exogenous
-        inputs or is not valid, the learner's kind of action is not the task's, or synthetic
-        trajectories are missing.
+        inputs, is of another task or is not valid, the learner's kind of action is not the task's,
+        the agents are not among its rows, or synthetic trajectories are missing.
     """
     about, monitor = parse_name(name), monitor or Monitor()
     if about is None:
         raise ValueError(f"{name!r} is no offline learner: use bcq_p, cql_a, persim_bcq_5, ...")
     learner = make_learner(spec, settings.learner)
+    check_task(spec, dataset.info)
     parts = lane_transitions(dataset, about, settings)
     fits = [_normalizer(part, settings.normalize) for part in parts]
     normalized = [_normalized(part, fit) for part, fit in zip(parts, fits, strict=True)]
@@ -199,6 +194,7 @@ def lane_transitions(
     refuse_inputs(dataset, about.learner)
     if about.view == POOLED:
         return [dataset.transitions()]
+    check_agents(settings.agents, dataset.num_agents, about.learner)
     ids = np.asarray(dataset.agent_ids)
     own = [dataset.for_agent(int(ids[row])).transitions() for row in settings.agents]
     if about.view == OWN:
@@ -268,8 +264,7 @@ def _normalized(part: Transitions, fitted: Normalizer) -> Transitions:
 
 def _policy(fitted: OfflinePolicies, agent: jax.Array, planner: Any) -> Policy:
     del planner  # nothing is planned
-    mine = (fitted.agents == agent) | (fitted.agents < 0)
-    lane = jnp.argmax(mine)
+    lane = lane_of(fitted.agents, agent)
     state, scale = jax.tree.map(lambda leaf: leaf[lane], (fitted.states, fitted.normalizers))
 
     def act(key: jax.Array, params: PyTree, obs: jax.Array) -> jax.Array:

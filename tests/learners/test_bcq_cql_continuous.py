@@ -55,6 +55,14 @@ def test_unit_actions_are_the_bounds_at_their_ends():
     np.testing.assert_allclose(continuous.from_unit(SPEC, 9.0 * unit[:2]), actions[:2], atol=1e-6)
 
 
+def test_an_action_that_data_never_vary_is_the_middle_of_its_bounds():
+    # The range of a user's data, where an action was the same throughout.
+    spec = dataclasses.replace(SPEC, action_low=(-1.0, 0.3), action_high=(3.0, 0.3))
+    unit = continuous.to_unit(spec, jnp.asarray([[3.0, 0.3]]))
+    np.testing.assert_allclose(unit, [[1.0, 0.0]])
+    np.testing.assert_allclose(continuous.from_unit(spec, unit + 0.5), [[3.0, 0.3]])
+
+
 def test_soft_clipping_by_hand():
     values = jnp.asarray([[1.0, 5.0], [3.0, 1.0]])
     np.testing.assert_allclose(soft_clipped(values, 0.75), [1.5, 2.0])
@@ -108,6 +116,11 @@ def test_the_multiplier_rises_where_the_gap_is_above_the_threshold():
     assert fixed.log_multiplier == 0
 
 
+def test_a_temperature_without_a_logarithm_is_refused():
+    with pytest.raises(ValueError, match=r"temperature is 0\.0: it must be positive"):
+        ContinuousCQLConfig(temperature=0.0)
+
+
 @pytest.mark.parametrize("kind", ["bcq", "sac"])
 def test_a_termination_leaves_the_reward_and_a_time_limit_does_not(kind):
     batch = transitions(6, KEY)
@@ -119,6 +132,20 @@ def test_a_termination_leaves_the_reward_and_a_time_limit_does_not(kind):
         targets = sac_targets(KEY, SPEC, SAC, state, batch)
     same = np.asarray(targets) == np.asarray(batch.rewards)
     np.testing.assert_array_equal(same, batch.terminated)
+
+
+def test_targets_ask_the_slow_networks_and_acting_the_learned_ones():
+    spoiled = lambda tree: jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)  # noqa: E731
+    learner, batch = make_continuous_bcq(SPEC, BCQ), transitions(6, KEY)
+    state = jax.jit(learner.init)(KEY)
+    fast = state.replace(actor=spoiled(state.actor), critics=spoiled(state.critics))
+    targets = jax.jit(bcq_targets, static_argnums=(1, 2))(KEY, SPEC, BCQ, fast, batch)
+    slow = state.replace(
+        target_actor=spoiled(state.target_actor), target_critics=spoiled(state.target_critics)
+    )
+    action = jax.jit(learner.act)(KEY, slow, jnp.ones(3), GREEDY)
+    assert np.isfinite(targets).all()
+    assert np.isfinite(action).all()
 
 
 def test_a_perturbation_is_small_and_stays_in_bounds():

@@ -89,6 +89,7 @@ def test_lanes_with_other_keys_or_data_differ():
         for keys, data in ((KEYS[:1], DATA), (KEYS[1:2], DATA), (KEYS[:1], transitions(60)))
     ]
     assert not np.allclose(kernels[0], kernels[1])
+    assert not np.allclose(kernels[0], kernels[2])
 
 
 @pytest.mark.parametrize("width", [0, 2])
@@ -100,9 +101,14 @@ def test_a_resumed_training_repeats_an_unbroken_one():
     states = []
     whole = train(on_chunk=lambda state, metrics: states.append(state))
     assert [int(state.step) for state in states] == [10, 20, 30, 40]
-    resumed = train(restore=lambda state: states[1])
+    steps = []
+    on_chunk = lambda state, metrics: steps.append(int(state.step))  # noqa: E731
+    resumed = train(restore=lambda state: states[1], on_chunk=on_chunk)
     same(resumed, whole)
-    assert int(train(restore=lambda state: states[-1]).step) == 40
+    assert steps == [30, 40]
+    # One that was done is not gone on with.
+    done = train(restore=lambda state: states[-1], on_chunk=lambda *_: pytest.fail("it was done"))
+    same(done, whole)
 
 
 def test_every_chunk_tells_the_mean_metrics_of_each_lane():

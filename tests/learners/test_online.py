@@ -202,6 +202,7 @@ def test_dqns_side_by_side_are_dqns_one_at_a_time():
     ("settings", "message"),
     [
         ({"num_envs": 8, "evaluate_every": 100}, "evaluate_every is 100.*multiple of the 8"),
+        ({"evaluate_every": 0}, "evaluate_every is 0: make it a positive multiple"),
         ({"num_envs": 8, "warm_up": 7}, "warm_up is 7.*empty before the first 8"),
     ],
 )

@@ -82,6 +82,14 @@ def test_the_likeliest_action_is_one_that_the_task_allows():
     np.testing.assert_array_equal(policy.mode(outside), [3.0, 0.0])
 
 
+def test_an_action_without_a_range_is_finite_and_stays_where_it_is():
+    policy = make_policy(DataSpec("toy", ("x", "y"), 0, (-1.0, 0.3), (3.0, 0.3), 10), CONFIG)
+    found = policy.distribution(policy.init(jax.random.key(1)), jnp.zeros(2))
+    slope = jax.grad(policy.log_prob)(found, jnp.asarray([1.0, 0.3]))
+    assert all(np.isfinite(leaf).all() for leaf in (*found, *slope))
+    assert policy.mode(found)[1] == np.float32(0.3)
+
+
 @pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS], ids=["categorical", "gaussian"])
 def test_a_new_policy_has_hardly_a_preference_and_all_of_it_learns(spec):
     policy = make_policy(spec, CONFIG)

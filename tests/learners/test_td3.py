@@ -319,9 +319,11 @@ def test_discrete_actions_are_refused():
         make_td3(envs.make("cart_pole").spec, TD3Config())
 
 
-def test_a_scale_of_another_length_is_refused():
+def test_a_scale_of_another_length_and_no_delay_are_refused():
     with pytest.raises(ValueError, match="obs_scale has 2 numbers, an observation 3"):
         make_td3(SPEC, TD3Config(obs_scale=(1.0, 1.0)))
+    with pytest.raises(ValueError, match="policy_delay is 0: it must be at least 1"):
+        make_td3(SPEC, TD3Config(policy_delay=0))
 
 
 @pytest.mark.optimizes

@@ -150,7 +150,12 @@ def test_training_goes_on_from_either_of_its_parts():
     assert all(losses.shape == (2,) and np.isfinite(losses).all() for _, losses in states)
     assert states[EPOCHS - 1][1].mean() < 0.5 * states[0][1].mean()  # the members learn
     for state, _ in (states[0], states[EPOCHS]):
-        again = run(restore=lambda start, state=state: state)
+        found = []
+        again = run(
+            restore=lambda start, state=state: state,
+            on_epoch=lambda later, losses, found=found: found.append(int(later.step)),
+        )
+        assert found == [step for step in steps if step > int(state.step)]
         same(again.params, whole.params)
         same(again.metrics, whole.metrics)
 
@@ -168,6 +173,20 @@ def test_one_policy_is_for_all_and_sees_every_first_observation():
     pooled = jax.tree.map(lambda leaf: leaf[:1], own).replace(agents=jnp.asarray([-1]))
     found = [act(pooled, row, 0.4) for row in range(6)]
     assert found == [act(own, 4, 0.4)] * 6 != [act(own, 1, 0.4)] * 6
+
+
+def test_imagined_episodes_begin_where_a_record_does_and_not_in_a_gap_before_it():
+    mask = np.array(DATA.mask)
+    mask[4, :2] = mask[1, :1] = False
+    gaps = DATA.replace(mask=mask, info=dataclasses.replace(DATA.info, segmented=True))
+    lanes = make_lanes(jax.random.key(0), gaps, TOY, (4, 1))
+    np.testing.assert_array_equal(lanes.starts[:, 0], [DATA.obs[4, 2], DATA.obs[1, 1]])
+
+
+def test_a_reward_that_is_no_number_is_told_before_anything_is_trained():
+    task = TOY._replace(reward=lambda obs, action, next_obs: jnp.log(next_obs[0] + 0.5))
+    with pytest.raises(ValueError, match=r"the reward function gives nan at obs \["):
+        make_lanes(jax.random.key(0), DATA, task, (-1,))
 
 
 def short(steps=3):
@@ -196,8 +215,11 @@ def test_a_diverged_ensemble_is_named_and_the_others_go_on():
     lane = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
     same(lane(fitted.params), lane(plain()[0].params))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
-    with pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one"):
+    absent = pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one")
+    with absent:
         fitted.diverged(3)
+    with absent:
+        METHODS["morel_a"].policy(fitted, jnp.asarray(3), None)
 
 
 def test_a_diverged_policy_is_named_and_stays_as_it_was_before():
@@ -238,6 +260,7 @@ def test_a_threshold_that_marks_everything_unknown_is_said_with_the_share():
         ({"pessimism_coef": -1.0}, r"pessimism_coef is -1\.0: it must be at least 0"),
         ({"buffer_share": 2.0}, r"buffer_share is 2\.0: it must lie in \[0, 1\]"),
         ({"ensemble_size": 0}, "ensemble_size is 0: it must be at least 1"),
+        ({"distance": "l2"}, "distance 'l2' is unknown: use one of raw, scaled"),
         ({"train": dataclasses.replace(CONFIG.train, polish_rounds=1)},
          r"train\.polish_rounds is 1: MOReL's members are trained by epochs alone"),
     ],
@@ -253,6 +276,11 @@ def test_names_and_agents_that_are_missing_are_told():
             function()
     with pytest.raises(ValueError, match="morel_a has no agents to learn for"):
         run(agents=())
+    with pytest.raises(ValueError, match=r"morel_a is to learn for the agents in rows \[-1, 9\]"):
+        run(agents=(-1, 1, 9))
+    other = DATA.replace(info=dataclasses.replace(DATA.info, num_actions=4, action_size=4))
+    with pytest.raises(ValueError, match="discrete actions: line has 3, the data have 4"):
+        run(data=other)
     with pytest.raises(ValueError, match="model has 2 members and the settings ensemble_size 4"):
         run(config=dataclasses.replace(CONFIG, ensemble_size=4))
     method = find_method("morel_p")

@@ -71,6 +71,7 @@ def synthetic(num=3, agents=(4, 1), seed=2):
 
 def test_synthetic_trajectories_are_of_their_agent_with_known_rewards():
     found = synthetic()
+    assert isinstance(found, Trajectory)
     assert found.mask.shape == (2, 3, TOY.spec.max_steps)
     moves = np.diff(found.obs[..., 0], axis=-1)
     push = found.actions.astype(np.float32) - 1.0
@@ -149,6 +150,33 @@ def test_learners_of_the_other_kind_of_action_are_refused(spec, config, message)
         fit(jax.random.key(0), DATA, spec, "bcq_p", SETTINGS._replace(learner=config))
 
 
+@pytest.mark.parametrize(
+    ("agents", "message"),
+    [
+        ((), "bcq has no agents to learn for: give their rows"),
+        # All agents have this number where they share a policy.
+        ((4, -1), r"agents in rows \[-1\]: this dataset has rows 0 to 5"),
+        ((70,), r"agents in rows \[70\]: .* rows 0 to 5, of which dataset\.row_of"),
+    ],
+)
+def test_agents_that_are_no_rows_of_the_dataset_are_refused(agents, message):
+    with pytest.raises(ValueError, match=message):
+        fit(jax.random.key(0), DATA, TOY.spec, "bcq_a", SETTINGS._replace(agents=agents))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"obs_names": ("position",)}, "of an observation: line has 1, the data have 2"),
+        ({"num_actions": 2}, "discrete actions: line has 2, the data have 3: give the task that"),
+    ],
+)
+def test_data_of_another_task_are_refused(changes, message):
+    spec = dataclasses.replace(TOY.spec, **changes)
+    with pytest.raises(ValueError, match=message):
+        fit(jax.random.key(0), DATA, spec, "bcq_p", SETTINGS)
+
+
 def test_names_of_other_methods_are_refused():
     with pytest.raises(ValueError, match="'persim' is no offline learner: use bcq_p"):
         fit(jax.random.key(0), DATA, TOY.spec, "persim", SETTINGS)
@@ -210,15 +238,21 @@ def test_who_diverged_is_told_and_who_has_no_policy():
     fitted = fit(jax.random.key(0), DATA.replace(rewards=rewards), TOY.spec, "cql_a", SETTINGS)
     assert fitted.diverged(4) is None
     assert fitted.diverged(1) is not None
-    with pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one"):
+    absent = pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one")
+    with absent:
         fitted.diverged(3)
+    # Not another agent's policy in its place.
+    with absent:
+        find_method("cql_a").policy(fitted, jnp.asarray(3), None)
 
 
 def test_fitting_goes_on_from_where_a_monitor_says():
     states = []
     keep = Monitor(on_epoch=lambda state, losses: states.append(state))
     whole = fit(jax.random.key(0), DATA, TOY.spec, "bcq_a", SETTINGS, keep)
-    back = Monitor(restore=lambda state: states[0])
+    later = []
+    back = Monitor(lambda state: states[0], lambda state, losses: later.append(int(state.step)))
     again = fit(jax.random.key(0), DATA, TOY.spec, "bcq_a", SETTINGS, back)
     jax.tree.map(np.testing.assert_array_equal, whole.states.params, again.states.params)
-    assert isinstance(synthetic(1), Trajectory)
+    assert [int(state.step) for state in states] == [10, 20]
+    assert later == [20]
