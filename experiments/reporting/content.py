@@ -92,6 +92,7 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
       workdir: What was read.
       policy_rows: Rows of the behavior and test policies, if the workdir has none of its own.
     """
+    workdir = dataclasses.replace(workdir, rows=workdir.shown_rows)
     rows = workdir.rows
     main = {name: _main_tables(workdir, name) for name in _environments(workdir)}
     placings = standing.placings(table for tables in main.values() for table in tables)

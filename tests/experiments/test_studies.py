@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import numpy as np
@@ -5,14 +6,16 @@ import pytest
 
 from experiments.baseline_settings import method_digest
 from experiments.figures.studies import line_look, plot_curves, plot_improvement
-from experiments.records import Row
+from experiments.records import Row, append_rows
 from experiments.reporting import build
 from experiments.reporting.commands import command_of, run_command, with_commands
+from experiments.reporting.content import make_content
 from experiments.reporting.costs import conditions_table, cost_table
 from experiments.reporting.newcomers import newcomers_curves, newcomers_tables
 from experiments.reporting.overrides import is_study, overrides_of, shipped_config, shipped_value
 from experiments.reporting.overview import overview_table
 from experiments.reporting.studies import behavior_curves, knob_curves, study_tables
+from experiments.reporting.workdir import read_workdir
 from tests.experiments import synthetic
 from tests.experiments.synthetic import returns, row
 
@@ -45,6 +48,33 @@ def test_rows_of_a_study_are_in_no_other_table() -> None:
     both = [made | {"overrides": {"model.rank": 1, "agents.num_agents": 25}} for made in rows]
     assert knob_curves([*both, returns([-1.0, -1.0])], "model.rank") == []
     assert not is_study(row("rmse_mean", 0.1) | {"overrides": {"train.num_epochs": 3}})
+
+
+def run_with_rank(path: pathlib.Path, rank: int) -> None:
+    path.mkdir()
+    config = synthetic.config(model={"rank": rank})
+    (path / "config.json").write_text(json.dumps(config), encoding="utf8")
+    made = [row(m, 0.001 * rank, model={"rank": rank}) for m in ("rmse_mean", "r2_median")]
+    append_rows(path / "rows.jsonl", made)
+
+
+def test_what_no_run_of_a_folder_varies_is_no_study(tmp_path: pathlib.Path) -> None:
+    for rank in (2, 7):
+        run_with_rank(tmp_path / f"rank_{rank}", rank)
+    alone = make_content(read_workdir(tmp_path / "rank_7"))
+    table = alone.section("tables").tables[0]
+    assert table.lines[0].cells[0].pieces[0][0] == "0.0070"
+    assert table.lines[0].command.count("--config.model.rank=7 ") == 1
+    assert "Settings: model.rank=7." in table.notes
+    assert [(count.table, count.better) for count in alone.counts if count.better] == [(1, 1)]
+    assert alone.coverage.done == 1
+    # Beside another rank it is a point of a study.
+    both = make_content(read_workdir(tmp_path))
+    assert both.section("tables").tables[0].lines == ()
+    assert [cell.pieces[0][0] for cell in both.section("studies").tables[0].lines[0].cells] == [
+        "0.0020",
+        "0.0070",
+    ]
 
 
 def test_study_tables_have_commands_for_every_value() -> None:
