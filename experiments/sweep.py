@@ -181,6 +181,11 @@ def sweep(console: Console) -> bool:
     # What is wrong with the command is told before anything is done.
     jobs = load_sweep(FLAGS.sweep)(make_request(FLAGS.variant, environments, trials))
     plan = make_plan(jobs, FLAGS.variant, [parse_override(text) for text in FLAGS.override])
+    if not plan:
+        raise ValueError(
+            f"{FLAGS.sweep} yields no job for --environments={','.join(environments)} and "
+            f"{len(trials)} trials: there is nothing to do"
+        )
     folder, results = Path(FLAGS.workdir), Path(FLAGS.results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: --workdir is a folder, made if missing")
