@@ -235,8 +235,9 @@ def make_executor(num_jobs: int) -> Iterator[Executor]:
         from experiments.sweeping.ray_cluster import RayExecutor
 
         executor = RayExecutor(
-            FLAGS.ray_address, FLAGS.workers, FLAGS.cpus_per_job, FLAGS.gpus_per_job
-        )
+            FLAGS.ray_address, FLAGS.workers, FLAGS.cpus_per_job, FLAGS.gpus_per_job,
+            FLAGS.compile_cache,
+        )  # fmt: skip
     else:
         cores, gpus = devices.find_cores(), devices.find_gpus(os.environ)
         shares = devices.share_out(FLAGS.workers, cores, gpus, FLAGS.share_devices)
