@@ -85,7 +85,13 @@ class Prepared:
 def prepare(
     plan: Sequence[Planned], folder: Path, results: Path, retry_failed: bool = False
 ) -> Prepared:
-    """Finds out what of a plan is left, and what it will cost; writes nothing."""
+    """Finds out what of a plan is left, and what it will cost; writes nothing.
+
+    Raises:
+      ValueError: The folder is a run's.
+    """
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} is the workdir of a run: give the sweep a folder of its own")
     index, version = Index(folder), code_version()
     todo = what_is_left(plan, folder, index, results, version, retry_failed)
     with warnings.catch_warnings():

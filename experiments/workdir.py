@@ -24,6 +24,8 @@ LOG = logging.getLogger("persim_jax")
 LOG.propagate = False
 LOG.addHandler(logging.NullHandler())
 LOCK = ".lock"
+SWEEP = "index.jsonl"
+"""What the folder of a sweep has, and that of a run has not."""
 # As `persim_jax.files.write_atomically` names them; a user's own files may end in .tmp, too.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
@@ -169,8 +171,13 @@ def opened(path: str | Path, config: Mapping[str, Any]) -> Iterator[Workdir]:
     """A workdir for this process alone; what goes wrong is told in its `log.txt`.
 
     Raises:
-      ValueError: It was made with another config, or another process works in it.
+      ValueError: It was made with another config, is that of a sweep, or another process works in
+        it.
     """
+    if Path(path, SWEEP).exists():
+        raise ValueError(
+            f"{path} is the folder of a sweep, whose runs lie in jobs/: give another --workdir"
+        )
     with locked(path) as path:
         yield Workdir(path, config)
 

@@ -127,9 +127,10 @@ def read_workdir(path: pathlib.Path, elsewhere: bool = True) -> Workdir:
     single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
     config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
     runs = tuple(_job(path, found.parent) for found in configs)
-    overrides = {run.name: dict(run.overrides) for run in runs}
+    # By the config beside each file, which may be that of a run within a run's folder.
+    overrides = {file: overrides_of(_read_json(file.parent / CONFIG, [])) for file in files}
     rows = [
-        row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
+        row | {FIELD: overrides[file]} if overrides[file] else row
         for file in files
         for row in read_noting(file, missing)
     ]

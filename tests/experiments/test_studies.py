@@ -77,6 +77,13 @@ def test_what_no_run_of_a_folder_varies_is_no_study(tmp_path: pathlib.Path) -> N
     ]
 
 
+def test_a_run_within_a_runs_folder_keeps_its_own_settings(tmp_path: pathlib.Path) -> None:
+    run_with_rank(tmp_path / "run", 2)
+    run_with_rank(tmp_path / "run" / "inner", 7)
+    found = {r["overrides"]["model.rank"] for r in read_workdir(tmp_path / "run").rows}
+    assert found == {2, 7}
+
+
 def test_study_tables_have_commands_for_every_value() -> None:
     rows = [*varied("model.rank", 1, row("rmse_mean", 0.5)), row("rmse_mean", 0.1)]
     tables = study_tables(rows)

@@ -12,8 +12,11 @@ import pytest
 from experiments import stamps
 from experiments import workdir as workdir_module
 from experiments.records import make_row
+from experiments.sweeping.index import Index
+from experiments.sweeping.plan import make_plan
 from experiments.workdir import LOG, Workdir, differing_fields, locked, opened
 from tests.experiments.jobs import tiny
+from tests.experiments.sweep_jobs import counting_job
 
 
 @pytest.fixture(autouse=True)
@@ -261,3 +264,12 @@ def test_only_own_leftovers_are_removed(tmp_path):
             pass
         left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.tmp")}
         assert left == {f"run/{name}", ".editor.tmp"}
+
+
+def test_the_folder_of_a_sweep_is_no_workdir(tmp_path):
+    Index(tmp_path).announce([], {}, make_plan([counting_job()], "smoke"))
+    before = sorted(tmp_path.iterdir())
+    said = pytest.raises(ValueError, match="is the folder of a sweep, whose runs lie in jobs/")
+    with said, opened(tmp_path, tiny()):
+        pass
+    assert sorted(tmp_path.iterdir()) == before
