@@ -84,6 +84,17 @@ def test_a_run_within_a_runs_folder_keeps_its_own_settings(tmp_path: pathlib.Pat
     assert found == {2, 7}
 
 
+def test_tables_of_a_run_lack_only_what_it_was_asked_for(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(synthetic.config()), encoding="utf8")
+    command = "python -m experiments.run --config=configs/mountain_car.py --methods=bcq_p,cql_p"
+    (tmp_path / "environment.json").write_text(json.dumps({"command": command}), encoding="utf8")
+    append_rows(tmp_path / "rows.jsonl", [returns([-90.0, -95.0], a, "bcq_p") for a in range(5)])
+    tables = make_content(read_workdir(tmp_path)).section("tables").tables
+    assert [table.name for table in tables if table.name in ("table_1", "table_2")] == ["table_2"]
+    assert [line.method for line in tables[0].lines] == ["bcq_p", "cql_p"]
+    assert tables[0].missing == ("CQL-P, Random, all agents",)
+
+
 def test_study_tables_have_commands_for_every_value() -> None:
     rows = [*varied("model.rank", 1, row("rmse_mean", 0.5)), row("rmse_mean", 0.1)]
     tables = study_tables(rows)
