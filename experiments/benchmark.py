@@ -29,7 +29,7 @@ from rich.table import Table
 
 import envs
 from envs.covariates import make_agents
-from experiments import settings
+from experiments import run, settings
 from experiments.records import (
     NO_BEHAVIOR,
     Row,
@@ -88,11 +88,13 @@ def benchmark(
     """
     _check(stages, steps, repeats)
     settings.check(config, ("persim", "true_env"))
-    jobs = _collect_jobs(config, steps) if "collect" in stages else []
-    jobs += _plan_jobs(config, steps) if "plan" in stages else []
-    for job in jobs:
-        job.call()
-    seconds = np.asarray([[_seconds(job.call) for job in jobs] for _ in range(repeats)])
+    # The precision is a run's, or else an accelerator's numbers would be of other products.
+    with jax.default_matmul_precision(config["matmul_precision"]):
+        jobs = _collect_jobs(config, steps) if "collect" in stages else []
+        jobs += _plan_jobs(config, steps) if "plan" in stages else []
+        for job in jobs:
+            job.call()
+        seconds = np.asarray([[_seconds(job.call) for job in jobs] for _ in range(repeats)])
     return [_row(job, seconds[:, i]) for i, job in enumerate(jobs)]
 
 
@@ -252,14 +254,12 @@ def _what(row: Row) -> tuple[Any, ...]:
 
 def main(argv: Sequence[str]) -> None:
     """Times, stores and shows."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    before = read_rows(FLAGS.compare) if FLAGS.compare else []
-    try:
+    del argv
+    run.set_up_jax(deterministic=True, compile_cache=None)
+    with run.one_line_each():
+        before = read_rows(FLAGS.compare) if FLAGS.compare else []
         rows = benchmark(FLAGS.config.to_dict(), FLAGS.stages, FLAGS.steps, FLAGS.repeats)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    append_rows(Path(FLAGS.workdir) / "rows.jsonl", rows)
+        append_rows(Path(FLAGS.workdir) / "rows.jsonl", rows)
     Console().print(compare(rows, before))
 
 
@@ -275,4 +275,4 @@ def _define_flags() -> None:
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(main)
+    app.run(main, flags_parser=run.parse_flags)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.text import Text
@@ -87,13 +88,21 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 @contextlib.contextmanager
 def one_line_each() -> Iterator[None]:
-    """As the launcher of runs does it; unknown agents are errors of one line, warnings a line."""
+    """As the launcher of runs does it; unknown agents are errors of one line, warnings a line.
+
+    Within, products are in float32, also on accelerators that would round them: answers are those
+    of the simulators that validation has judged.
+    """
 
     def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         warn(str(message))
 
     launcher.set_up_jax(True, None)
-    with warnings.catch_warnings(), launcher.one_line_each():
+    with (
+        warnings.catch_warnings(),
+        launcher.one_line_each(),
+        jax.default_matmul_precision("highest"),
+    ):
         warnings.simplefilter("default")
         warnings.showwarning = show
         try:

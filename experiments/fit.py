@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import app, flags
 from rich.console import Console
 
@@ -91,7 +92,12 @@ def fit(
         "penalties": asked.penalties,
         "seed": seed,
     }
-    with Display(console or Console()) as display, locked(workdir) as path:
+    # As runs and validation do: some accelerators would round products of float32.
+    with (
+        jax.default_matmul_precision("highest"),
+        Display(console or Console()) as display,
+        locked(workdir) as path,
+    ):
         folder = Folder(path)
         folder.keep_config(jsonable(config))
         write_json_atomically(path / "environment.json", jsonable(environment_stamp()))

@@ -74,6 +74,12 @@ def plan(
     end = cli.load_function(terminated) if terminated else None
     simulators = simulators.with_reward(wanted, end, steps, *limits)
     schedule = questions.Schedule(None, None)
+    if inputs is None and simulators.config.num_inputs:
+        names = simulators.info.input_names if simulators.info else ("input_*",)
+        raise ValueError(
+            f"these simulators have the inputs {', '.join(names)}: give --inputs=FILE, a table "
+            "with a row of them for each step"
+        )
     if inputs is not None:
         schedule = questions.read_schedule(inputs, simulators, with_actions=False)
     start = questions.read_state(state, simulators, name)
@@ -101,8 +107,17 @@ def plan(
 
 
 def planner_of(discrete: bool, fields: Mapping[str, Any]) -> PlannerConfig:
-    """A planner for the kind of actions, some fields of it as given; None is the default."""
+    """A planner for the kind of actions, some fields of it as given; None is the default.
+
+    Raises:
+      ValueError: A field has a value that it must not have, or one that nothing would use.
+    """
     given = {name: value for name, value in fields.items() if value is not None}
+    if "risk_level" in given and given.get("risk") != "cvar":
+        raise ValueError(
+            f"risk_level {given['risk_level']:g} is of the risk cvar, which is not asked for: "
+            "give --risk=cvar, too"
+        )
     if discrete:
         return dataclasses.replace(PlannerConfig(), **given)
     # Fewer elites and more rounds than in the benchmarks: a search begins at the middle of the

@@ -14,12 +14,14 @@ from experiments import cli
 from persim_jax.data.info import DatasetInfo, level_index
 from persim_jax.data.lags import Recent, with_lags
 from persim_jax.data.storage import dataset_paths, load_dataset
-from persim_jax.data.table_rows import labels_of
-from persim_jax.data.tables import about_comma, numbers, read_table
+from persim_jax.data.table_rows import labels_of, sort_rows
+from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
 from persim_jax.models.reward import learn_reward
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.types import RewardFn
 
+TIME = "time"
+"""What the column of times is called unless a user says otherwise to `experiments.fit`."""
 LEARNED = "learned"
 """The reward that is no function of the user's but learned from the data."""
 
@@ -151,9 +153,10 @@ def read_state(
 
     Args:
       text: "a,b,c", the coordinates; or the path of a table with a row for each moment in order of
-        time, in the columns of the data. A model with lags needs such a table, with actions and
-        inputs (those of the last row are not used). Where it has the data's column of agents, rows
-        of other agents are left out. None stays None: where the agent was last seen.
+        time, in the columns of the data; a column `time` is checked. A model with lags needs such
+        a table, with actions and inputs (those of the last row are not used). Where it has the
+        data's column of agents, rows of other agents are left out. None stays None: where the agent
+        was last seen.
       simulators: Whose.
       agent: Id or name of the agent.
 
@@ -162,7 +165,8 @@ def read_state(
 
     Raises:
       FileNotFoundError: It is neither numbers nor a file.
-      ValueError: There are too few or odd numbers, a column is missing, or no row is the agent's.
+      ValueError: There are too few or odd numbers, a column is missing, no row is the agent's, or
+        its rows go back in time or leave a gap where the model looks.
     """
     if text is None:
         return None
@@ -173,6 +177,7 @@ def read_state(
     except ValueError:
         table = _rows_of(text, read_table(Path(text)), info, agent)
         rows = _columns(text, table, names, "states")
+        _check_times(text, table, config.lags, info.time_step if info else 0.0)
         if config.lags == 1:
             return rows[-1]
         table = {name: cells[:-1] for name, cells in table.items()}
@@ -186,6 +191,22 @@ def read_state(
     if flat.size != len(names):
         raise ValueError(f"--state has {flat.size} numbers: a state is {', '.join(names)}")
     return flat
+
+
+def _check_times(path: str, table: dict[str, np.ndarray], lags: int, step: float) -> None:
+    """Refuses rows, where they say when they were, that are no last moments in order of time."""
+    if TIME not in table or len(table[TIME]) < 2:
+        return
+    rows = {"agent": np.full(len(table[TIME]), "of the state"), TIME: table[TIME]}
+    try:
+        passed = np.diff(sort_rows(rows, Columns()).time)[1 - lags :]
+    except DataError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if lags > 1 and step and np.any((passed < 0.5 * step) | (passed > 1.5 * step)):
+        raise ValueError(
+            f"the last {lags} rows of {path} are {', '.join(f'{x:g}' for x in passed)} apart, but "
+            f"the data have a row every {step:g}: give the last moments without a gap"
+        )
 
 
 def _rows_of(

@@ -153,6 +153,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         _stop(_flag_problem(error, argv))
     if len(rest) > 1:
         _stop(f"unknown arguments: {' '.join(rest[1:])}")
+    # They say which settings a file gives: changed afterwards, rows would bear a wrong name.
+    if named := [arg for arg in argv if re.match(r"--?config\.(environment|variant)\b", arg)]:
+        _stop(f"{named[0]}: the file and what follows its colon say that: --config=FILE:VARIANT")
     return rest
 
 

@@ -85,7 +85,13 @@ class Prepared:
 def prepare(
     plan: Sequence[Planned], folder: Path, results: Path, retry_failed: bool = False
 ) -> Prepared:
-    """Finds out what of a plan is left, and what it will cost; writes nothing."""
+    """Finds out what of a plan is left, and what it will cost; writes nothing.
+
+    Raises:
+      ValueError: The folder is a run's.
+    """
+    if (folder / "config.json").exists():
+        raise ValueError(f"{folder} is the workdir of a run: give the sweep a folder of its own")
     index, version = Index(folder), code_version()
     todo = what_is_left(plan, folder, index, results, version, retry_failed)
     with warnings.catch_warnings():
@@ -181,6 +187,11 @@ def sweep(console: Console) -> bool:
     # What is wrong with the command is told before anything is done.
     jobs = load_sweep(FLAGS.sweep)(make_request(FLAGS.variant, environments, trials))
     plan = make_plan(jobs, FLAGS.variant, [parse_override(text) for text in FLAGS.override])
+    if not plan:
+        raise ValueError(
+            f"{FLAGS.sweep} yields no job for --environments={','.join(environments)} and "
+            f"{len(trials)} trials: there is nothing to do"
+        )
     folder, results = Path(FLAGS.workdir), Path(FLAGS.results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: --workdir is a folder, made if missing")
@@ -230,8 +241,9 @@ def make_executor(num_jobs: int) -> Iterator[Executor]:
         from experiments.sweeping.ray_cluster import RayExecutor
 
         executor = RayExecutor(
-            FLAGS.ray_address, FLAGS.workers, FLAGS.cpus_per_job, FLAGS.gpus_per_job
-        )
+            FLAGS.ray_address, FLAGS.workers, FLAGS.cpus_per_job, FLAGS.gpus_per_job,
+            FLAGS.compile_cache,
+        )  # fmt: skip
     else:
         cores, gpus = devices.find_cores(), devices.find_gpus(os.environ)
         shares = devices.share_out(FLAGS.workers, cores, gpus, FLAGS.share_devices)

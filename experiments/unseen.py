@@ -282,6 +282,21 @@ def measure_speed(
     )  # fmt: skip
 
 
+def counts_of(texts: Sequence[str]) -> list[int]:
+    """Numbers of transitions as the flag names them.
+
+    Raises:
+      ValueError: One is no number, negative, or named twice.
+    """
+    counts = [int(text) if text.isdecimal() else -1 for text in texts]
+    if not counts or min(counts) < 0 or len(set(counts)) < len(counts):
+        raise ValueError(
+            f"--num_transitions={','.join(texts)}: give whole numbers with commas between them, "
+            "from 0, each once"
+        )
+    return counts
+
+
 def main(argv: Sequence[str]) -> None:
     """Measures with the flags as parsed and says what came out."""
     del argv
@@ -290,7 +305,7 @@ def main(argv: Sequence[str]) -> None:
     config = FLAGS.config.to_dict()
     rows_path = Path(FLAGS.rows or Path(FLAGS.workdir) / "rows.jsonl")
     with run.one_line_each():
-        counts = [int(text) for text in FLAGS.num_transitions]
+        counts = counts_of(FLAGS.num_transitions)
         rows = measure(
             config, FLAGS.workdir, FLAGS.num_newcomers, counts, FLAGS.speed_newcomers, console
         )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +23,11 @@ LOG = logging.getLogger("persim_jax")
 # The terminal shows what `Display` prints; absl's handler on the root logger would echo every line.
 LOG.propagate = False
 LOG.addHandler(logging.NullHandler())
+LOCK = ".lock"
+SWEEP = "index.jsonl"
+"""What the folder of a sweep has, and that of a run has not."""
+# As `persim_jax.files.write_atomically` names them; a user's own files may end in .tmp, too.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 class Stopwatch:
@@ -165,8 +171,13 @@ def opened(path: str | Path, config: Mapping[str, Any]) -> Iterator[Workdir]:
     """A workdir for this process alone; what goes wrong is told in its `log.txt`.
 
     Raises:
-      ValueError: It was made with another config, or another process works in it.
+      ValueError: It was made with another config, is that of a sweep, or another process works in
+        it.
     """
+    if Path(path, SWEEP).exists():
+        raise ValueError(
+            f"{path} is the folder of a sweep, whose runs lie in jobs/: give another --workdir"
+        )
     with locked(path) as path:
         yield Workdir(path, config)
 
@@ -184,7 +195,7 @@ def locked(path: str | Path) -> Iterator[Path]:
     path.mkdir(parents=True, exist_ok=True)
     with _exclusive(path):
         # What a kill left of files that were being written; nobody else writes here now.
-        for leftover in filter(Path.is_file, path.rglob(".*.tmp")):
+        for leftover in _leftovers(path):
             leftover.unlink()
         _log_to(path / "log.txt")
         try:
@@ -194,6 +205,15 @@ def locked(path: str | Path) -> Iterator[Path]:
             raise
         finally:
             _close_log()
+
+
+def _leftovers(path: Path) -> list[Path]:
+    """Temporary files of this folder; those of runs inside it are theirs, who may be at work."""
+    found: list[Path] = []
+    for folder, names, files in os.walk(path):
+        names[:] = [name for name in names if not Path(folder, name, LOCK).exists()]
+        found += [Path(folder, file) for file in files if _TEMPORARY.fullmatch(file)]
+    return found
 
 
 def differing_fields(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -250,7 +270,7 @@ def _exclusive(path: Path) -> Iterator[None]:
     except ImportError:  # no such lock on Windows: there, one process at a time
         yield
         return
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT)
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

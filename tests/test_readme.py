@@ -23,7 +23,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/method.md", "docs/own_data.md",
     "docs/simulators.md", "docs/unseen_agents.md", "docs/validation.md", "docs/baselines.md",
-    "docs/half_cheetah.md", "docs/model_baselines.md", "docs/extending.md",
+    "docs/half_cheetah.md", "docs/model_baselines.md", "docs/extending.md", "docs/sweeps.md",
+    "docs/report.md", "docs/api.md", "benchmarks/d3rlpy.md",
 )  # fmt: skip
 FOLDERS = ("persim_jax", "envs", "configs", "experiments", "tests", "docs", "notebooks", "results")
 CONFIGS = {"mountain_car": mountain_car, "cart_pole": cart_pole, "half_cheetah": half_cheetah}
@@ -84,6 +85,7 @@ def code_of(text: str) -> Iterator[str]:
 
 def environments_in(code: str) -> list[str]:
     """A line with the placeholder ENV stands for a line for each environment."""
+    code = re.sub(r"\bBEHAVIOR\b", "random", code)
     return [re.sub(r"\bENV\b", name, code) for name in CONFIGS] if "ENV" in code else [code]
 
 

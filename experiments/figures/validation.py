@@ -104,7 +104,9 @@ def plot_coverage(
             )  # fmt: skip
             own.set_xticks(places, [_steps(entry[1]) for entry in new])
             own.set(title=f"should hold {level:.0%} of values", xlim=(-0.5, len(new) - 0.5))
-            own.set_ylim(min(0.0 if level < 0.6 else level - 0.35, *shares - 0.05), 1.02)
+            ends = [entry[3] for entry in new if np.isfinite(entry[3])]
+            lowest = min(0.0 if level < 0.6 else level - 0.35, *shares - 0.05, *ends)
+            own.set_ylim(max(lowest, 0.0) - 0.02, 1.02)
             own.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes[0].set_ylabel("values inside")
         handles, labels = axes[0].get_legend_handles_labels()

@@ -92,6 +92,7 @@ def make_content(workdir: Workdir, policy_rows: Sequence[Row] = ()) -> Content:
       workdir: What was read.
       policy_rows: Rows of the behavior and test policies, if the workdir has none of its own.
     """
+    workdir = dataclasses.replace(workdir, rows=workdir.shown_rows)
     rows = workdir.rows
     main = {name: _main_tables(workdir, name) for name in _environments(workdir)}
     placings = standing.placings(table for tables in main.values() for table in tables)
@@ -120,7 +121,7 @@ def _sections(
     tables: list[Table] = []
     for name, found in main.items():
         extra = [gains_table(rows, name), side_tables.differences_table(rows, name)]
-        tables += [with_commands(table, rows) for table in found]
+        tables += [with_commands(table, rows) for table in found if table.lines or table.missing]
         tables += [table for table in extra if table.lines]
     ablations = [
         with_commands(table, rows) for name in main for table in ablation_tables(rows, name)
@@ -185,6 +186,8 @@ def _main_tables(workdir: Workdir, environment: str) -> tuple[Table, ...]:
     behaviors = None if behavior is None else [behavior]
     predicting = [m for m in methods if m in PREDICTING and not build.is_ablation(m)]
     first = build.table_1(workdir.rows, environment, predicting or ["persim"], behaviors)
+    if not predicting:  # nobody asked for it
+        first = dataclasses.replace(first, lines=(), missing=())
     plain = [method for method in methods if build.in_table_2(method)]
     second = build.table_2(workdir.rows, environment, plain, behaviors)
     third = build.table_3(workdir.rows, environment)
@@ -192,8 +195,9 @@ def _main_tables(workdir: Workdir, environment: str) -> tuple[Table, ...]:
 
 
 def _methods(workdir: Workdir, environment: str) -> list[str]:
-    asked = workdir.config.get("methods") or DEFAULT_METHODS
-    asked = asked.split(",") if isinstance(asked, str) else list(asked)
+    # Of a sweep, whose jobs ask for different things, "Not there yet" says what is missing.
+    told = () if workdir.is_sweep else tuple(m for run in workdir.runs for m in run.methods)
+    asked = list(told or DEFAULT_METHODS)
     metrics = {*build.PREDICTION, *build.CONTROL}
     found = {
         row["method"]

@@ -11,7 +11,7 @@ from experiments.reporting import model
 from experiments.reporting.build import CONTROL, PREDICTION, is_ablation
 from experiments.reporting.commands import run_command
 from experiments.reporting.model import Cell, Column, Line, Table
-from experiments.reporting.overrides import FIELD, SHIPPED, is_study, settings_key
+from experiments.reporting.overrides import FIELD, SHARED, SHIPPED, is_study, settings_key
 from experiments.reporting.selection import (
     ABLATIONS,
     BEHAVIOR_ORDER,
@@ -32,7 +32,11 @@ Want: TypeAlias = tuple[str, str, str, int, str, bool, str, AgentKey]
 
 
 class Plan(NamedTuple):
-    """A run that was asked for, or that the paper's tables ask for."""
+    """A run that was asked for, or that the paper's tables ask for.
+
+    Attributes:
+      is_study: See `Workdir.is_study`.
+    """
 
     environment: str
     behavior: str
@@ -43,6 +47,7 @@ class Plan(NamedTuple):
     overrides: Mapping[str, Any] = {}
     measures: tuple[str, ...] = MEASURES
     workdir: str = ""
+    is_study: bool = True
 
 
 class Gap(NamedTuple):
@@ -157,6 +162,7 @@ def _plans(workdir: Workdir) -> Iterator[Plan]:
             run.measures,
             # What is done elsewhere would not be in the sweep.
             str(workdir.path / run.name) if workdir.is_sweep else "",
+            workdir.is_study,
         )
 
 
@@ -183,7 +189,7 @@ def _wants(plan: Plan) -> Iterator[tuple[int, Want]]:
             if (data, name) == (behavior, like) and MEASURES[table > 1] in plan.measures:
                 like_rows = {
                     "environment": plan.environment, "method": method, "variant": plan.variant,
-                    "seed": plan.seed, FIELD: plan.overrides,
+                    "seed": plan.seed, FIELD: plan.overrides, SHARED: not plan.is_study,
                 }  # fmt: skip
                 where = (plan.environment, behavior, method, plan.trial)
                 yield table, (*where, *_settings(like_rows), METRIC[table], agent)

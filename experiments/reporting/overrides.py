@@ -17,6 +17,8 @@ KNOBS: Mapping[str, str] = {
     "model.ensemble_size": "members of the ensemble, M",
 }
 """Settings that a study varies, and how its axis is named; rows with one are in no other table."""
+SHARED = "settings_shared"
+"""Field of a row, in a report only: every run has its settings, so that no study varies them."""
 SHIPPED = ""
 """`settings_key` of rows of the shipped config."""
 # They have fields of their own in rows, or are of the machine.
@@ -54,7 +56,7 @@ def overrides_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_study(row: Mapping[str, Any]) -> bool:
     """Returns whether a row belongs to a study of some setting, and so to no other table."""
-    return any(name in KNOBS for name in settings_of(row))
+    return not row.get(SHARED) and any(name in KNOBS for name in settings_of(row))
 
 
 def shipped_value(environment: str, variant: str, name: str) -> Any:

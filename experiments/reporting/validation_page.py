@@ -106,13 +106,16 @@ def _intervals(findings: Findings, config: ValidationConfig) -> str:
         ),
         "How often intervals held on new agents",
         "Open marks are intervals as the model gives them, filled ones were rescaled on other "
-        "agents. The grey line is what they promise.",
+        "agents, bars are the 95 % intervals of these. The grey line is what they promise.",
         "Share of values inside intervals, before and after rescaling, with the nominal level.",
     )
     rows = [
-        [f"{new.level:.0%}", new.step, f"{old.share:.1%}", words.coverage_line(new), new.windows]
+        [
+            f"{new.level:.0%}", new.step, words.share_text(old.share), words.coverage_line(new),
+            new.windows,
+        ]
         for old, new in zip(part.before, part.after, strict=True)
-    ]
+    ]  # fmt: skip
     head = ["Should hold", "Step", "As given", "Rescaled (95 % interval)", "Paths"]
     return figure + _table(head, rows)
 

@@ -55,14 +55,16 @@ def sentences(findings: Findings, config: ValidationConfig) -> list[str]:
 
 def _error(part: PartFindings, what: str) -> str:
     curves = part.errors
-    last = int((part.windows > 0).sum())
+    # The last steps are those of the few longest records: no basis for a headline.
+    last = max(int((2 * part.windows >= part.windows[0]).sum()), 1)
     ours, still, pooled = (
         float(curves[name][last - 1]) for name in (PERSONALIZED, PERSISTENCE, POOLED)
     )
     return (
         f"After {last} simulated steps on {what}, the error is {_share(ours)} of a value's usual "
         f"spread; assuming that nothing changes gives {_share(still)}, one simulator for all "
-        f"agents {_share(pooled)} ({part.num_agents} agents)."
+        f"agents {_share(pooled)} ({part.windows[last - 1]} of {part.windows[0]} paths, "
+        f"{part.num_agents} agents)."
     )
 
 
@@ -117,19 +119,25 @@ def verdict_words(verdict: AgentVerdict) -> str:
     return WORDS[verdict.verdict].format(steps=verdict.steps)
 
 
+def share_text(share: float) -> str:
+    """A share of values, where there were any."""
+    return f"{share:.1%}" if math.isfinite(share) else "no step that far"
+
+
 def coverage_line(found: Coverage) -> str:
     """One share with its interval and count."""
     if not math.isfinite(found.share):
-        return "no step that far"
+        return share_text(found.share)
     return f"{found.share:.1%} ({found.low:.1%} to {found.high:.1%})"
 
 
 def how_judged(findings: Findings, config: ValidationConfig) -> list[str]:
     """How the numbers came about, step by step."""
+    # Not the share that was asked for: of few agents more are needed.
+    total, new = len(findings.verdicts), sum(not verdict.known for verdict in findings.verdicts)
     return [
-        f"The last {config.tail_share:.0%} of each record and, at random, {config.agent_share:.0%} "
-        "of all agents were laid aside. Simulators were fitted again to the rest with the same "
-        "choices.",
+        f"The last {config.tail_share:.0%} of each record and, at random, {new} of {total} agents "
+        "were laid aside. Simulators were fitted again to the rest with the same choices.",
         f"Paths of up to {findings.horizon} steps were then simulated without looking: given where "
         "a path starts and the actions, and nothing else. What really happened was compared.",
         f"An agent that was laid aside shows its first {config.transitions} steps, from which its "

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from experiments.records import Row
 from experiments.reporting.kept import read_noting, rows_elsewhere
-from experiments.reporting.overrides import FIELD, overrides_of, shipped_value
+from experiments.reporting.overrides import FIELD, KNOBS, SHARED, overrides_of, shipped_value
 
 CONFIG, STAMP, ROWS = "config.json", "environment.json", "rows.jsonl"
 INDEX, JOBS, STORE = "index.jsonl", "jobs", "store"
@@ -79,6 +79,21 @@ class Workdir:
         return bool(self.jobs) or any(run.state for run in self.runs)
 
     @property
+    def is_study(self) -> bool:
+        """Whether it may hold runs that differ in what studies vary.
+
+        Else one run with another rank, or a sweep in which all runs have it, is what its report is
+        about: the paper's tables show it.
+        """
+        found = [{k: v for k, v in run.overrides.items() if k in KNOBS} for run in self.runs]
+        return self.kept or any(settings != found[0] for settings in found)
+
+    @property
+    def shown_rows(self) -> list[Row]:
+        """The rows as tables show them, marked where no study varies their settings."""
+        return self.rows if self.is_study else [row | {SHARED: True} for row in self.rows]
+
+    @property
     def title(self) -> str:
         """A heading that says what was run."""
         if self.kept:
@@ -112,9 +127,10 @@ def read_workdir(path: pathlib.Path, elsewhere: bool = True) -> Workdir:
     single = (not configs and not (path / INDEX).exists()) or configs[:1] == [path / CONFIG]
     config, stamp = (_read_json(path / n, missing) if single else {} for n in (CONFIG, STAMP))
     runs = tuple(_job(path, found.parent) for found in configs)
-    overrides = {run.name: dict(run.overrides) for run in runs}
+    # By the config beside each file, which may be that of a run within a run's folder.
+    overrides = {file: overrides_of(_read_json(file.parent / CONFIG, [])) for file in files}
     rows = [
-        row | {FIELD: found} if (found := overrides.get(_name(path, file.parent))) else row
+        row | {FIELD: overrides[file]} if overrides[file] else row
         for file in files
         for row in read_noting(file, missing)
     ]

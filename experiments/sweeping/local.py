@@ -16,7 +16,7 @@ from typing import IO, Protocol
 from experiments.stamps import ROOT
 from experiments.sweeping.devices import Share
 from experiments.sweeping.index import FAILED
-from experiments.sweeping.worker import Order, Outcome
+from experiments.sweeping.worker import CACHE_VARIABLE, Order, Outcome
 
 GRACE_SECONDS = 5.0
 
@@ -133,7 +133,7 @@ class _Worker:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
         if self._cache:
-            variables["PERSIM_COMPILE_CACHE"] = self._cache
+            variables[CACHE_VARIABLE] = self._cache
         # For what a crashing interpreter says, outside of any job's output.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(

@@ -173,7 +173,13 @@ def build_config(job: Job, variant: str, where: Path = ROOT) -> dict[str, Any]:
     Raises:
       ValueError: There is no such file, variant or field, or a value has the wrong type.
     """
-    config = _load(where / job.config).get_config(variant)
+    module = _load(where / job.config, "configs/cart_pole.py")
+    if not hasattr(module, "get_config"):
+        raise ValueError(
+            f"{job.config} has no get_config(variant): it is no environment's config; use "
+            "configs/cart_pole.py, for example"
+        )
+    config = module.get_config(variant)
     for field, value in job.overrides:
         _set(config, field, value, job.config)
     plain: dict[str, Any] = jsonable(config.to_dict())
@@ -227,6 +233,12 @@ def _refuse_twins(plan: Sequence[Planned]) -> None:
 
 def _set(config: ConfigDict, field: str, value: Any, source: str) -> None:
     """Changes a field that is there to a value of its type."""
+    if field in ("environment", "variant"):
+        # They say which settings a file gave: rows of others would bear their name.
+        raise ValueError(
+            f"override {field}={value}: the config file and the variant that it is asked for say "
+            "that: use --environments and --variant"
+        )
     *sections, last = field.split(".")
     tree: Any = config
     for depth, name in enumerate([*sections, last]):
@@ -245,11 +257,11 @@ def _set(config: ConfigDict, field: str, value: Any, source: str) -> None:
         raise ValueError(f"override {field}={value}: {error}") from error
 
 
-def _load(path: str | Path) -> ModuleType:
+def _load(path: str | Path, example: str = "configs/sweeps.py") -> ModuleType:
     """A Python file as a module; one of the repository under its own name."""
     full = Path(path).resolve()
     if not full.is_file():
-        raise ValueError(f"there is no file {path}: use configs/sweeps.py, for example")
+        raise ValueError(f"there is no file {path}: use {example}, for example")
     if full.is_relative_to(ROOT):
         return importlib.import_module(".".join(full.relative_to(ROOT).with_suffix("").parts))
     name = f"sweep_file_{digest_of(str(full))}"

@@ -13,7 +13,7 @@ from typing import Any
 from experiments.stamps import ROOT
 from experiments.sweeping.devices import single_thread
 from experiments.sweeping.index import FAILED
-from experiments.sweeping.worker import Order, Outcome
+from experiments.sweeping.worker import CACHE_VARIABLE, Order, Outcome
 
 MAX_RETRIES = 3
 
@@ -34,8 +34,24 @@ def perform_on_cluster(order: dict[str, Any]) -> dict[str, Any]:
     from experiments.accelerators import set_up_jax
     from experiments.sweeping.worker import perform
 
-    set_up_jax(deterministic=True, compile_cache=None)
+    set_up_jax(deterministic=True, compile_cache=os.environ.get(CACHE_VARIABLE))
     return perform(Order(**order))._asdict()
+
+
+def task_variables(
+    cpus_per_job: float, gpus_per_job: float, compile_cache: str | None
+) -> dict[str, str]:
+    """Environment variables of the processes that do jobs."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    found = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    if cpus_per_job <= 1:
+        found["XLA_FLAGS"] = single_thread(os.environ.get("XLA_FLAGS", ""))
+    if 0 < gpus_per_job < 1:
+        # The first job on a GPU would else take most of its memory, and the next one none.
+        found["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    if compile_cache:
+        found[CACHE_VARIABLE] = os.path.abspath(compile_cache)  # tasks have other working folders
+    return found
 
 
 class RayExecutor:
@@ -47,6 +63,7 @@ class RayExecutor:
         workers: int = 0,
         cpus_per_job: float = 1.0,
         gpus_per_job: float = -1.0,
+        compile_cache: str | None = None,
     ) -> None:
         """Joins a cluster or starts one on this machine.
 
@@ -55,16 +72,14 @@ class RayExecutor:
           workers: Jobs at a time; 0 is as many as the cluster has devices for.
           cpus_per_job: CPU cores that a job takes.
           gpus_per_job: GPUs that it takes; negative is one where the cluster has any.
+          compile_cache: Folder for compiled programs, at the same path on all hosts, or None.
 
         Raises:
           ValueError: Ray is not installed, or the cluster cannot be reached or has not what a job
             takes.
         """
         self._ray = _import_ray()
-        env_vars = {"PYTHONPATH": os.pathsep.join(filter(None, [
-            str(ROOT), os.environ.get("PYTHONPATH")]))}  # fmt: skip
-        if cpus_per_job <= 1:
-            env_vars["XLA_FLAGS"] = single_thread(os.environ.get("XLA_FLAGS", ""))
+        env_vars = task_variables(cpus_per_job, gpus_per_job, compile_cache)
         try:
             self._ray.init(
                 address=address, runtime_env={"env_vars": env_vars}, log_to_driver=False,

@@ -26,6 +26,8 @@ from experiments.records import IDENTITY, Row, code_version, read_rows
 from experiments.sweeping.index import DONE, FAILED
 
 OUTPUT = "output.txt"
+CACHE_VARIABLE = "PERSIM_COMPILE_CACHE"
+"""Environment variable with the folder for compiled programs."""
 LOCK_SECONDS = 60.0
 """How long to wait for a workdir in which a process that is being killed still works."""
 MAPS, MANY_MAPS = Path("/proc/self/maps"), 30_000
@@ -177,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
 
     from experiments.accelerators import set_up_jax
 
-    set_up_jax(deterministic=True, compile_cache=os.environ.get("PERSIM_COMPILE_CACHE"))
+    set_up_jax(deterministic=True, compile_cache=os.environ.get(CACHE_VARIABLE))
     while True:
         outcome = perform(Order(**json.loads(lines.get())))
         answers.write(json.dumps(outcome._asdict()) + "\n")

@@ -2,7 +2,10 @@
 
 import dataclasses
 import io
+import subprocess
+import sys
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -11,6 +14,7 @@ import envs
 from configs import cart_pole, half_cheetah
 from experiments import benchmark
 from experiments.records import RowContext, append_rows, read_rows
+from experiments.stamps import ROOT
 
 CONFIG = cart_pole.get_config("smoke").to_dict()
 
@@ -61,6 +65,25 @@ def test_the_classic_environments_have_one_way_to_step_and_two_to_plan(tmp_path)
         assert row["value"] * row["wall_s"] == pytest.approx(row["num_steps"])
     append_rows(tmp_path / "rows.jsonl", rows)
     assert "1.00" in shown(benchmark.compare(rows, read_rows(tmp_path)))
+
+
+def test_products_are_those_of_a_run(monkeypatch):
+    seen = []
+    call = lambda: seen.append(str(jax.config.jax_default_matmul_precision))  # noqa: E731
+    job = benchmark.Job("any", "a", RowContext.from_config(CONFIG), 1, call)
+    monkeypatch.setattr(benchmark, "_collect_jobs", lambda config, steps: [job])
+    benchmark.benchmark(CONFIG, ("collect",), repeats=1)
+    assert seen == [CONFIG["matmul_precision"]] * 2
+
+
+def test_what_is_wrong_with_a_command_takes_a_line(tmp_path):
+    command = [sys.executable, "-m", "experiments.benchmark", f"--workdir={tmp_path / 'new'}"]
+    flags = ["--config=configs/cart_pole.py:smoke", f"--compare={tmp_path / 'none'}"]
+    done = subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no rows at ")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "new").exists()
 
 
 def test_every_backend_is_timed_under_its_own_name():

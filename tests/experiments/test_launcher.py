@@ -48,6 +48,10 @@ WRONG_FLAGS = {
         ["--config.train.epochs=3"],
         "--config.train.epochs=3: the config has no such field",
     ),
+    "name": (
+        ["--config.variant=paper"],
+        "--config.variant=paper: the file and what follows its colon say that: --config=FILE:VARIA",
+    ),
     "type": (["--config.trial=second"], "--config.trial=second: invalid literal for int()"),
     "behavior": (
         ["--config.behavior=noisy"],

@@ -155,7 +155,8 @@ def test_rewards_that_cannot_be_used_are_told_and_nothing_is_written(world, rewa
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"inputs": None}, ValueError, r"takes 1 inputs \(meal\)"),
+        ({"inputs": None}, ValueError, "have the inputs meal: give --inputs=FILE, a table"),
+        ({"planner": {"risk_level": 0.4}}, ValueError, "risk_level 0.4 .*: give --risk=cvar, too"),
         ({"steps": 4}, ValueError, "inputs have 3 rows: 4 steps need as many"),
         ({"agent": "bop"}, KeyError, "no agent has the id bop"),
         ({"terminated": "my_rewards:wide"}, ValueError, "the terminated function cannot be tra"),
@@ -171,6 +172,8 @@ def test_plans_that_cannot_be_made_are_refused(world, change, error, message):
 
 def test_errors_and_warnings_take_a_line_each(capsys):
     def work():
+        # Accelerators would round products elsewise, and answer for other simulators.
+        assert str(jax.config.jax_default_matmul_precision) == "highest"
         warnings.warn("mind the gap", stacklevel=1)
         raise KeyError("no agent\n has the id 7")
 

@@ -15,7 +15,7 @@ from experiments.stamps import ROOT
 from tests.test_simulators import make
 from tests.users import recent, untrained
 
-TABLE = "time,x,y,action_dose,meal\n0,7,-1,none,1\n1,100,-4,low,3\n2,99.5,-3.8,,\n"
+TABLE = "time,x,y,action_dose,meal\n0,7,-1,none,1\n0.5,100,-4,low,3\n1,99.5,-3.8,,\n"
 
 
 @pytest.fixture
@@ -142,6 +142,29 @@ def test_where_to_start_is_read_from_the_agents_own_rows(tmp_path, doses, column
     np.testing.assert_array_equal(answer.mean, expected.mean)
     with pytest.raises(ValueError, match=f"has no row of agent ann in its column '{column}'"):
         query(tmp_path / "run", "ann", doses, tmp_path / "other.csv", state)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ((1, 0, 2), "of the state, row 2, column 'time': the time 0 is before the row above it"),
+        ((0, 1, 1), "the time 1 is the same as in the row above it"),
+        ((0, 1, 4), "the last 2 rows of .* are 3 apart, but the data have a row every 1: give"),
+        ((0, 5, 6), None),  # a gap before the last moments
+        (("2024-12-31 23:59", "2024-12-31 23:58", "2025-01-01"), "is before the row above it"),
+    ],
+)
+def test_a_history_is_the_last_moments_in_order_of_time(tmp_path, times, message):
+    simulators = renamed(untrained(), time_step=1.0)
+    head, *rows = TABLE.splitlines()
+    lines = [f"{t},{row.partition(',')[2]}" for t, row in zip(times, rows, strict=True)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join([head, *lines]) + "\n")
+    if message is None:
+        questions.read_state(str(path), simulators)
+        return
+    with pytest.raises(ValueError, match=message):
+        questions.read_state(str(path), simulators)
 
 
 def test_continuous_actions_stand_in_columns_of_their_names(tmp_path):

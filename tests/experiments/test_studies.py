@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import numpy as np
@@ -5,14 +6,16 @@ import pytest
 
 from experiments.baseline_settings import method_digest
 from experiments.figures.studies import line_look, plot_curves, plot_improvement
-from experiments.records import Row
+from experiments.records import Row, append_rows
 from experiments.reporting import build
 from experiments.reporting.commands import command_of, run_command, with_commands
+from experiments.reporting.content import make_content
 from experiments.reporting.costs import conditions_table, cost_table
 from experiments.reporting.newcomers import newcomers_curves, newcomers_tables
 from experiments.reporting.overrides import is_study, overrides_of, shipped_config, shipped_value
 from experiments.reporting.overview import overview_table
 from experiments.reporting.studies import behavior_curves, knob_curves, study_tables
+from experiments.reporting.workdir import read_workdir
 from tests.experiments import synthetic
 from tests.experiments.synthetic import returns, row
 
@@ -45,6 +48,51 @@ def test_rows_of_a_study_are_in_no_other_table() -> None:
     both = [made | {"overrides": {"model.rank": 1, "agents.num_agents": 25}} for made in rows]
     assert knob_curves([*both, returns([-1.0, -1.0])], "model.rank") == []
     assert not is_study(row("rmse_mean", 0.1) | {"overrides": {"train.num_epochs": 3}})
+
+
+def run_with_rank(path: pathlib.Path, rank: int) -> None:
+    path.mkdir()
+    config = synthetic.config(model={"rank": rank})
+    (path / "config.json").write_text(json.dumps(config), encoding="utf8")
+    made = [row(m, 0.001 * rank, model={"rank": rank}) for m in ("rmse_mean", "r2_median")]
+    append_rows(path / "rows.jsonl", made)
+
+
+def test_what_no_run_of_a_folder_varies_is_no_study(tmp_path: pathlib.Path) -> None:
+    for rank in (2, 7):
+        run_with_rank(tmp_path / f"rank_{rank}", rank)
+    alone = make_content(read_workdir(tmp_path / "rank_7"))
+    table = alone.section("tables").tables[0]
+    assert table.lines[0].cells[0].pieces[0][0] == "0.0070"
+    assert table.lines[0].command.count("--config.model.rank=7 ") == 1
+    assert "Settings: model.rank=7." in table.notes
+    assert [(count.table, count.better) for count in alone.counts if count.better] == [(1, 1)]
+    assert alone.coverage.done == 1
+    # Beside another rank it is a point of a study.
+    both = make_content(read_workdir(tmp_path))
+    assert both.section("tables").tables[0].lines == ()
+    assert [cell.pieces[0][0] for cell in both.section("studies").tables[0].lines[0].cells] == [
+        "0.0020",
+        "0.0070",
+    ]
+
+
+def test_a_run_within_a_runs_folder_keeps_its_own_settings(tmp_path: pathlib.Path) -> None:
+    run_with_rank(tmp_path / "run", 2)
+    run_with_rank(tmp_path / "run" / "inner", 7)
+    found = {r["overrides"]["model.rank"] for r in read_workdir(tmp_path / "run").rows}
+    assert found == {2, 7}
+
+
+def test_tables_of_a_run_lack_only_what_it_was_asked_for(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(synthetic.config()), encoding="utf8")
+    command = "python -m experiments.run --config=configs/mountain_car.py --methods=bcq_p,cql_p"
+    (tmp_path / "environment.json").write_text(json.dumps({"command": command}), encoding="utf8")
+    append_rows(tmp_path / "rows.jsonl", [returns([-90.0, -95.0], a, "bcq_p") for a in range(5)])
+    tables = make_content(read_workdir(tmp_path)).section("tables").tables
+    assert [table.name for table in tables if table.name in ("table_1", "table_2")] == ["table_2"]
+    assert [line.method for line in tables[0].lines] == ["bcq_p", "cql_p"]
+    assert tables[0].missing == ("CQL-P, Random, all agents",)
 
 
 def test_study_tables_have_commands_for_every_value() -> None:

@@ -188,6 +188,13 @@ def test_preparing_writes_nothing(tmp_path):
     assert all(seconds > 0 for seconds in prepared.seconds.values())
 
 
+def test_a_sweep_has_a_folder_of_its_own(tmp_path):
+    # A report of both would show rows of the one as those of the other.
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is the workdir of a run: give the sweep a folder of its"):
+        prepare(plan_of(), tmp_path, tmp_path / "results")
+
+
 def launch(*flags, **changes):
     words = [sys.executable, "-m", "experiments.sweep", *flags]
     return subprocess.run(
@@ -221,6 +228,7 @@ def test_a_dry_run_lists_jobs_and_costs_and_leaves_no_folder(tmp_path):
             "has no field model.ranks; config.model has action_features",
         ),
         (["--sweep=tests/experiments/sweep_jobs.py:twins"], "the same digest"),
+        (["--sweep=configs/sweeps.py:table_1", "--environments="], "yields no job for"),
         (
             ["--sweep=tests/experiments/sweep_jobs.py:counting", "--workers=100"],
             "jobs would share devices",

@@ -59,3 +59,10 @@ def test_what_newcomers_show_is_worth_something(config, tmp_path):
     (speed,) = [r for r in rows if r["metric"] == "personalize_seconds"]
     assert speed["num_newcomers"] == 50
     assert 0 < speed["value"] < speed["first_call_seconds"]
+
+
+def test_numbers_of_transitions_are_told_before_anything_is_measured():
+    assert module.counts_of(["0", "5", "20"]) == [0, 5, 20]
+    for wrong in (["five"], ["5", "-1"], ["5", "5"], []):
+        with pytest.raises(ValueError, match=r"--num_transitions=.*: give whole numbers"):
+            module.counts_of(wrong)

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.figures.validation import plot_agents, plot_coverage, plot_gain, plot_rivals
 from experiments.reporting import validation_words as words
+from experiments.reporting.validation_page import _intervals as intervals_section
 from experiments.reporting.validation_page import to_page
 from persim_jax.validation.config import ValidationConfig
 from persim_jax.validation.errors import Heterogeneity
@@ -67,6 +68,32 @@ def test_words_say_what_the_numbers_are():
     assert "25% of the steps that were predicted are unlike anything in the data" in said
 
 
+def test_words_are_of_what_most_paths_say():
+    # One long record is no basis for a headline, nor its error at the end that of all.
+    few = part()._replace(windows=np.asarray([60, 40, 30, 1]))
+    said = words.sentences(Findings(few, few, verdicts(6), 4), CONFIG)[0]
+    assert said.startswith("After 3 simulated steps")
+    assert "the error is 15% of" in said
+    assert said.endswith("(30 of 60 paths, 30 agents).")
+
+
+def test_words_count_the_agents_that_were_laid_aside():
+    # Of few agents more than a tenth.
+    known = [v if i < 8 else v._replace(known=False) for i, v in enumerate(verdicts(12))]
+    said = words.how_judged(Findings(part(), part(), known, 4), CONFIG)[0]
+    assert "The last 20% of each record and, at random, 4 of 12 agents were laid aside" in said
+
+
+def test_what_was_never_that_long_is_no_number():
+    far = {"share": np.nan, "low": np.nan, "high": np.nan, "windows": 0}
+    told = [c._replace(**far) if c.step == 4 else c for c in part().before]
+    short = part()._replace(before=told, after=told)
+    section = intervals_section(Findings(short, short, verdicts(6), 4), CONFIG)
+    table = section.partition("<table>")[2]
+    assert "no step that far" in table
+    assert "nan" not in table
+
+
 @pytest.mark.parametrize(
     ("gain", "low", "said"),
     [
@@ -110,6 +137,9 @@ def test_figures_show_every_method_interval_and_agent(tmp_path):
     assert [axes.get_title() for axes in coverage.axes] == [
         f"should hold {level} of values" for level in ("50%", "80%", "95%")
     ]
+    # Ends of intervals are in sight.
+    wide = plot_coverage([(0.95, 1, 1.0)], [(0.95, 1, 0.9, 0.1, 1.0)], tmp_path / "wide.svg")
+    assert wide.axes[0].get_ylim()[0] < 0.1
     gain = plot_gain({"known": (0.5, 0.4, 0.6), "new": (0.1, -0.2, 0.3)}, tmp_path / "gain.svg")
     assert [t.get_text() for t in gain.axes[0].texts] == ["50%", "10%"]
     agents = plot_agents([0.1, 0.2, 1.0], [0, 0.1, 0.9], [2, 1, 0], (0.5, 0.5), tmp_path / "a.svg")

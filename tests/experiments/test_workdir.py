@@ -12,8 +12,11 @@ import pytest
 from experiments import stamps
 from experiments import workdir as workdir_module
 from experiments.records import make_row
-from experiments.workdir import LOG, Workdir, differing_fields, opened
+from experiments.sweeping.index import Index
+from experiments.sweeping.plan import make_plan
+from experiments.workdir import LOG, Workdir, differing_fields, locked, opened
 from tests.experiments.jobs import tiny
+from tests.experiments.sweep_jobs import counting_job
 
 
 @pytest.fixture(autouse=True)
@@ -184,8 +187,8 @@ def test_a_workdir_belongs_to_one_process_at_a_time(tmp_path):
 
 def test_opening_removes_files_that_a_kill_left_half_written(tmp_path):
     (tmp_path / "figures").mkdir()
-    (tmp_path / ".rows.jsonl.12ab.tmp").write_bytes(b"{")
-    (tmp_path / "figures" / ".curves.png.12ab.tmp").write_bytes(b"")
+    (tmp_path / ".rows.jsonl.12ab12ab12ab12ab.tmp").write_bytes(b"{")
+    (tmp_path / "figures" / ".curves.png.12ab12ab12ab12ab.tmp").write_bytes(b"")
     (tmp_path / "mine.tmp").write_bytes(b"kept")
     with opened(tmp_path, tiny()):
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tmp")}
@@ -248,3 +251,25 @@ def test_a_report_is_current_while_nothing_that_it_shows_is_newer(tmp_path, newe
     assert where.report_is_current()
     os.utime(tmp_path / newer, ns=(10**18 + 1, 10**18 + 1))
     assert not where.report_is_current()
+
+
+def test_only_own_leftovers_are_removed(tmp_path):
+    name = ".rows.jsonl.0123456789abcdef.tmp"
+    with locked(tmp_path / "run"):  # in this folder another process works
+        (tmp_path / "run" / name).write_text("being written")
+        (tmp_path / "dataset").mkdir()
+        for own in (tmp_path / name, tmp_path / "dataset" / name, tmp_path / ".editor.tmp"):
+            own.write_text("")
+        with locked(tmp_path):
+            pass
+        left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.tmp")}
+        assert left == {f"run/{name}", ".editor.tmp"}
+
+
+def test_the_folder_of_a_sweep_is_no_workdir(tmp_path):
+    Index(tmp_path).announce([], {}, make_plan([counting_job()], "smoke"))
+    before = sorted(tmp_path.iterdir())
+    said = pytest.raises(ValueError, match="is the folder of a sweep, whose runs lie in jobs/")
+    with said, opened(tmp_path, tiny()):
+        pass
+    assert sorted(tmp_path.iterdir()) == before

@@ -1,5 +1,6 @@
 """No two workers on one device, unless asked for."""
 
+import os
 import stat
 
 import pytest
@@ -13,6 +14,8 @@ from experiments.sweeping.devices import (
     share_out,
     single_thread,
 )
+from experiments.sweeping.ray_cluster import task_variables
+from experiments.sweeping.worker import CACHE_VARIABLE
 
 
 @given(st.integers(1, 64), st.integers(1, 64))
@@ -90,3 +93,19 @@ def test_gpus_are_found_without_touching_them(tmp_path, monkeypatch, environment
     assert find_gpus({}) == []
     monkeypatch.setenv("PATH", str(tmp_path / "none"))
     assert find_gpus({}) == []
+
+
+@pytest.mark.parametrize(
+    ("gpus", "shared"), [(-1.0, False), (0.0, False), (0.5, True), (1.0, False)]
+)
+def test_jobs_that_share_a_gpu_on_a_cluster_leave_each_other_memory(gpus, shared):
+    variables = task_variables(1.0, gpus, None)
+    assert (variables.get("XLA_PYTHON_CLIENT_PREALLOCATE") == "false") == shared
+    assert CACHE_VARIABLE not in variables
+    assert SINGLE_THREAD in variables["XLA_FLAGS"]
+
+
+def test_a_cluster_has_the_folder_for_compiled_programs_too():
+    variables = task_variables(2.0, 1.0, "cache")
+    assert variables[CACHE_VARIABLE] == os.path.abspath("cache")
+    assert "XLA_FLAGS" not in variables

@@ -131,6 +131,9 @@ def test_an_override_needs_a_field_and_a_value():
         ("models.rank", 2, r"no field models.rank; config has agents, .*model, "),
         ("seed.deep", 2, r"no field seed.deep; config.seed has no fields"),
         ("model.rank", "two", "override model.rank=two: "),
+        # Rows would bear the name of settings that they do not have.
+        ("variant", "paper", "override variant=paper: .* use --environments and --variant"),
+        ("environment", "cart_pole", "override environment=cart_pole: .* use --environments"),
     ],
 )
 def test_an_unknown_override_names_those_that_there_are(field, value, message):
@@ -156,6 +159,18 @@ def test_a_sweep_may_lie_in_a_file_of_ones_own(tmp_path):
     assert [planned.config["model"]["rank"] for planned in plan] == [1, 2]
     with pytest.raises(ValueError, match=r"no sweep 'three': it has two$"):
         load_sweep(f"{path}:three")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("configs/cartpole.py", "no file .*configs/cartpole.py: use configs/cart_pole.py, for exa"),
+        ("configs/baselines.py", r"configs/baselines.py has no get_config\(variant\)"),
+    ],
+)
+def test_what_is_no_config_is_told(config, message):
+    with pytest.raises(ValueError, match=message):
+        one(Job(config))
 
 
 @pytest.mark.parametrize(
