@@ -21,7 +21,7 @@ from persim_jax.data.tables import Columns, DataError, about_comma, as_columns, 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
 ACTION_KINDS = ("auto", "discrete", "continuous")
-MISSING = ("na", "n/a", "#n/a", "nan", "null")
+MISSING_WORDS = ("na", "n/a", "#n/a", "nan", "null")
 """What programs write into a cell that has no value. "none" is not among them: it names the absence
 of an action, see `NO_ACTION`."""
 NO_ACTION = "none"
@@ -273,7 +273,7 @@ def _known_actions(
 def _refuse_stray_text(rows: TableRows, name: str, follows: np.ndarray) -> None:
     """Refuses what would make an action of a missing value, or of a slip among many numbers."""
     cells = rows.table[name]
-    missing = np.flatnonzero(np.isin(np.char.lower(np.char.strip(cells)), MISSING) & follows)
+    missing = np.flatnonzero(np.isin(np.char.lower(np.char.strip(cells)), MISSING_WORDS) & follows)
     if len(missing) > 0:
         raise DataError(
             f"{rows.where(missing[0], name)}: {str(cells[missing[0]]).strip()!r} stands for a "
