@@ -20,7 +20,7 @@ import os
 import pathlib
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,7 @@ from experiments.progress import Display
 from experiments.records import RowContext, append_rows, make_row, read_rows
 from experiments.settings import stage_key
 from experiments.stages import World, make_dataset, make_world
+from experiments.sweeping.devices import find_cores
 from experiments.workdir import opened
 from persim_jax.collect import initial_obs
 from persim_jax.data.dataset import OfflineDataset
@@ -44,7 +45,7 @@ from persim_jax.normalizer import identity
 
 FLAGS = flags.FLAGS
 SIDE = pathlib.Path(__file__).with_name("d3rlpy_side.py")
-CORES = os.sched_getaffinity(0)
+CORES = frozenset(find_cores())
 SEEDS = 5
 SETTINGS: dict[str, Any] = {
     "hidden": (256, 256),
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     """Runs both sides of every pair of environment and learner that has no rows yet."""
     del argv
     # Before jax makes its first array and counts the cores that it may use.
-    os.sched_setaffinity(0, {max(CORES)})
+    run_on({max(CORES)})
     out = pathlib.Path(FLAGS.out)
     done = {(r["environment"], r["method"]) for r in (read_rows(out) if out.exists() else [])}
     for module in (mountain_car, cart_pole):
@@ -77,6 +78,12 @@ def main(argv: Sequence[str]) -> None:
                 if (name, f"{learner}_p") not in done:
                     append_rows(out, compare(workdir.context, world, dataset, config, learner))
     print(markdown(read_rows(out)))
+
+
+def run_on(cores: Collection[int]) -> None:
+    """Keeps this process to some cores, where the system lets one say so (macOS does not)."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
 
 
 def compare(
@@ -155,7 +162,7 @@ def their_side(job: pathlib.Path) -> dict[str, Any]:
     """Runs d3rlpy in its own environment."""
     out = job.with_suffix(".json")
     command = [FLAGS.d3rlpy_python, str(SIDE), str(job), str(out)]
-    free = functools.partial(os.sched_setaffinity, 0, CORES)
+    free = functools.partial(run_on, CORES)
     subprocess.run(command, check=True, preexec_fn=free)
     found: dict[str, Any] = json.loads(out.read_text("utf8"))
     return found

@@ -192,6 +192,11 @@ def sweep(console: Console) -> bool:
             f"{FLAGS.sweep} yields no job for --environments={','.join(environments)} and "
             f"{len(trials)} trials: there is nothing to do"
         )
+    if FLAGS.ray_address and FLAGS.executor != "ray":
+        raise ValueError(
+            f"--ray_address={FLAGS.ray_address} is of a Ray cluster, but the jobs would run on "
+            "this machine: give --executor=ray, too"
+        )
     folder, results = Path(FLAGS.workdir), Path(FLAGS.results)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: --workdir is a folder, made if missing")

@@ -1,6 +1,8 @@
 """The comparison with d3rlpy is fair: its physics are ours and its table says what rows say."""
 
+import importlib
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 import envs
-from benchmarks import d3rlpy_side
+from benchmarks import d3rlpy_comparison, d3rlpy_side
 from benchmarks.d3rlpy_comparison import markdown
 
 COVARIATES = {"mountain_car": [[0.0001], [0.0035]], "cart_pole": [[2.0, 0.5], [18.0, 0.15]]}
@@ -75,3 +77,11 @@ def test_the_table_by_hand():
     ]
     last = markdown(json.loads(json.dumps(rows))).splitlines()[-1]
     assert last == "| cart_pole | bcq_p | 100.0 ± 14.1 | 95.0 ± 0.0 | 3000 | 200 | 15.0 |"
+
+
+def test_it_is_imported_where_no_process_can_choose_its_cores(monkeypatch):
+    for name in ("sched_getaffinity", "sched_setaffinity"):
+        monkeypatch.delattr(os, name, raising=False)
+    module = importlib.reload(d3rlpy_comparison)
+    assert len(module.CORES) == os.cpu_count()
+    module.run_on({0})

@@ -230,6 +230,10 @@ def test_a_dry_run_lists_jobs_and_costs_and_leaves_no_folder(tmp_path):
         (["--sweep=tests/experiments/sweep_jobs.py:twins"], "the same digest"),
         (["--sweep=configs/sweeps.py:table_1", "--environments="], "yields no job for"),
         (
+            ["--sweep=tests/experiments/sweep_jobs.py:counting", "--ray_address=auto"],
+            "--ray_address=auto is of a Ray cluster",
+        ),
+        (
             ["--sweep=tests/experiments/sweep_jobs.py:counting", "--workers=100"],
             "jobs would share devices",
         ),
