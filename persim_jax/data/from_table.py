@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from persim_jax.data.dataset import MAX_ROUNDING, DatasetInfo, OfflineDataset, validate
 from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
-from persim_jax.data.tables import Columns, DataError, about_comma, numbers, read_table
+from persim_jax.data.tables import Columns, DataError, about_comma, as_columns, numbers, read_table
 
 MAX_LEVELS = 10
 """A column of integers with at most so many different values is a discrete action."""
@@ -37,7 +37,7 @@ def load_table(
 
 
 def from_table(
-    table: dict[str, np.ndarray],
+    table: Any,
     columns: Columns,
     name: str,
     action_kind: str = "auto",
@@ -47,7 +47,7 @@ def from_table(
     """Makes a dataset of a table's columns.
 
     Args:
-      table: Column name -> `[R]`.
+      table: Column name -> `[R]`; a data frame of pandas is one.
       columns: Which column is what; what is open is found by the naming rule.
       name: Of the system that the data come from.
       action_kind: "discrete", "continuous" or "auto": text is discrete, and so is one column of
@@ -72,7 +72,7 @@ def from_table(
         columns = _columns_like(like, columns, table)
         time_step = time_step or like.time_step or None
     columns = columns.resolve(list(table))
-    rows = sort_rows(table, columns)
+    rows = sort_rows(as_columns(table), columns)
     step, follows = steps_of(rows, columns.time, time_step)
     states = _numeric(rows, columns.states or (), np.ones(len(follows), bool))
     inputs = _numeric(rows, columns.inputs or (), follows)

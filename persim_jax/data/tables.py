@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 DELIMITERS = (",", ";", "\t")
+MISSING = ("None", "nan", "NaT", "<NA>")
+"""How Python, numpy and pandas print a cell without a value."""
 PREFIXES = {"states": "state", "actions": "action", "inputs": "input", "covariates": "covariate"}
 """What begins the names of a group's columns by the naming rule."""
 
@@ -157,11 +159,41 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     columns = {}
     for name in table.column_names:
         column = table[name].combine_chunks()
-        values: np.ndarray[Any, Any] = column.to_numpy(zero_copy_only=False)
-        if values.dtype == object:
-            values = np.asarray(["" if cell is None else str(cell) for cell in values])
-        columns[name] = values
+        columns[name] = _as_cells(column.to_numpy(zero_copy_only=False))
     return columns
+
+
+def as_columns(table: Any) -> dict[str, np.ndarray]:
+    """Columns as arrays, however a program has them: as arrays, lists or a data frame of pandas.
+
+    Args:
+      table: Column name -> `[rows]`.
+
+    Raises:
+      DataError: A column is no list of cells, or has another length than the first.
+    """
+    columns = {str(name): _as_cells(table[name]) for name in table}
+    for name, column in columns.items():
+        due = next(iter(columns.values())).shape
+        if column.ndim != 1 or column.shape != due:
+            raise DataError(
+                f"column {name!r} has shape {column.shape} and the first {due}: give each the same "
+                "number of cells"
+            )
+    return columns
+
+
+def _as_cells(values: Any) -> np.ndarray:
+    """Cells as numpy has them, mixed ones as text in which what is missing is empty."""
+    cells = np.asarray(values)
+    if cells.dtype != object:
+        return cells
+    return np.asarray(
+        [
+            "" if not isinstance(cell, str) and str(cell) in MISSING else str(cell)
+            for cell in cells.tolist()
+        ]
+    )
 
 
 def numbers(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,6 +42,38 @@ def test_columns_by_name_and_other_dialects(tmp_path):
     np.testing.assert_array_equal(data.obs[0, :, 0], [10, 11, 12, 13, 14])
 
 
+class Series:
+    """A column of a data frame whose rows were sorted: [i] is the row that was i before."""
+
+    def __init__(self, values, labels):
+        self.values, self.labels = values, list(labels)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+    def __getitem__(self, rows):
+        return Series([self.values[self.labels.index(row)] for row in np.ravel(rows)], rows)
+
+
+def test_columns_may_be_lists_or_those_of_a_data_frame(tmp_path):
+    expected = dataset_of(tmp_path, GOOD)
+    columns = read_table(tmp_path / "clinic.csv")
+    as_objects = {
+        name: [cell or None for cell in cells.tolist()] for name, cells in columns.items()
+    }
+    order = np.argsort(columns["agent"], kind="stable")
+    frame = {name: Series(cells[order], order) for name, cells in columns.items()}
+    for table in (as_objects, frame):
+        found = from_table(table, Columns(), "clinic")
+        assert found.info == expected.info
+        assert digest(found) == digest(expected)
+    with pytest.raises(DataError, match=r"column 'time' has shape \(7,\) and the first \(8,\): gi"):
+        from_table(columns | {"time": list(range(7))}, Columns(), "clinic")
+
+
 def test_parquet_is_the_same_as_csv(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import csv, parquet
