@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 EnvParams = Any
 """Physics of one agent as a pytree of scalars, covariates merged in."""
@@ -59,6 +60,14 @@ class EnvSpec:
     def action_size(self) -> int:
         """Width of an encoded action: one-hot when discrete, A when continuous."""
         return self.num_actions if self.discrete else len(self.action_low)
+
+
+def as_covariates(values: Any) -> jax.Array:
+    """Covariates as floats: of whole numbers all other constants would be made whole, too."""
+    covariates = jnp.asarray(values)
+    if jnp.issubdtype(covariates.dtype, jnp.floating):
+        return covariates
+    return covariates.astype(jnp.result_type(float))
 
 
 class Env(NamedTuple):

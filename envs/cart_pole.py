@@ -89,7 +89,7 @@ def make_params(covariates: jax.Array) -> CartPoleParams:
     Raises:
       ValueError: The array is not of shape `(2,)`.
     """
-    covariates = jnp.asarray(covariates)
+    covariates = base.as_covariates(covariates)
     if covariates.shape != (2,):
         raise ValueError(
             f"CartPole takes covariates (force, length) of shape (2,), not {covariates.shape}; "

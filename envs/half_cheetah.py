@@ -79,7 +79,7 @@ def make_params(covariates: jax.Array) -> HalfCheetahParams:
       ValueError: The array is not of shape `(2,)`, or its values, where they are known, are not
         positive. Where they are not, under `jit` and `vmap`, steps with such values give NaN.
     """
-    covariates = jnp.asarray(covariates)
+    covariates = base.as_covariates(covariates)
     if covariates.shape != (2,):
         raise ValueError(
             f"HalfCheetah takes covariates (mass_scale, damping_scale) of shape (2,), not "

@@ -68,7 +68,7 @@ def make_params(covariates: jax.Array) -> MountainCarParams:
     Raises:
       ValueError: The array is not of shape `(1,)`.
     """
-    covariates = jnp.asarray(covariates)
+    covariates = base.as_covariates(covariates)
     if covariates.shape != (1,):
         raise ValueError(
             f"MountainCar takes covariates (gravity,) of shape (1,), not {covariates.shape}; "

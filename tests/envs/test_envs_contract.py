@@ -55,6 +55,14 @@ def test_spec_agrees_with_the_covariate_table(env):
     assert env.spec.discrete == (not env.spec.action_low)
 
 
+def test_whole_numbers_are_covariates_too_and_leave_the_other_constants_alone(env):
+    whole = [1] * len(env.spec.covariate_names)
+    for values in (whole, np.asarray(whole), jnp.asarray(whole)):
+        found, expected = env.params(values), env.params(np.float32(whole))
+        assert jax.tree.map(float, found) == jax.tree.map(float, expected)
+        assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+
+
 def test_covariates_of_the_wrong_shape_are_refused(env):
     size = len(env.spec.covariate_names)
     with pytest.raises(ValueError, match=rf"\({size},\), not \(7, {size}\).*vmap"):
