@@ -89,7 +89,19 @@ class LearnedReward:
     num_held_out: int
 
     def __call__(self, obs: jax.Array, action: jax.Array, next_obs: jax.Array) -> jax.Array:
-        """The reward of one transition, `[]`."""
+        """The reward of one transition, `[]`.
+
+        Raises:
+          ValueError: The observation has another size than those that it was learned from.
+        """
+        rest = self.num_actions or action.shape[-1]
+        size = (self.inputs.mean.shape[0] - rest) // 2
+        if obs.shape != (size,):
+            raise ValueError(
+                f"this reward was learned from observations of {size} numbers and meets one of "
+                f"shape {obs.shape}: learn it from data with the lags of the simulators, "
+                "persim_jax.with_lags(dataset, lags)"
+            )
         x = normalizer_lib.apply(self.inputs, _inputs(obs, action, next_obs, self.num_actions))
         weights = jnp.asarray(self.weights, x.dtype)
         value = jnp.dot(_basis(x, self.projection), weights, precision="highest")

@@ -1,5 +1,6 @@
 """A learned reward against rewards that are known, and its word about its own error."""
 
+import dataclasses
 import functools
 
 import jax
@@ -123,6 +124,13 @@ def test_what_cannot_be_learned_is_refused():
         RewardConfig(held_out=0.5)
     with pytest.raises(ValueError, match="num_random -1"):
         RewardConfig(num_random=-1)
+
+
+def test_a_reward_of_single_moments_is_none_of_windows():
+    names = (*SPEC.obs_names, "near[-1]", "far[-1]", "u[-1]")
+    windows = dataclasses.replace(SPEC, obs_names=names)
+    with pytest.raises(ValueError, match=r"of 2 numbers and meets one of shape \(5,\):.*with_lags"):
+        make_task(windows, fitted())
 
 
 def test_it_promises_no_more_than_the_data_and_is_a_reward_function_for_jit():
