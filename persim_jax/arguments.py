@@ -155,6 +155,20 @@ def check_finite(name: str, values: Any) -> None:
         raise ValueError(f"{name} holds {value} at {tuple(bad[0].tolist())}: give a number")
 
 
+def check_score(score: jax.Array) -> None:
+    """Refuses a decision between plans none of which is worth a number; a trace hides its score.
+
+    Raises:
+      ValueError: The best plan's score is not finite.
+    """
+    if not is_traced(score) and not np.isfinite(np.asarray(score)):
+        raise ValueError(
+            f"the best of all plans is worth {float(score)}, so that any action would be as good: "
+            "make the reward finite wherever the agent may go, or look for another start, from "
+            "which predictions stay finite"
+        )
+
+
 def check(config: FactorConfig, obs: jax.Array, actions: jax.Array) -> None:
     """Refuses an observation `[obs_size]` or actions `[T]` or `[T, A]` of other shapes or values.
 

@@ -25,6 +25,7 @@ from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
 from persim_jax.personalization import newcomers
 from persim_jax.personalization.newcomers import Newcomer, Newcomers
 from persim_jax.personalization.prior import residual_noise
+from persim_jax.planning.episodes import plan_action
 from persim_jax.planning.mpc import PlannerConfig, mpc_policy
 from persim_jax.rollout import Policy
 from persim_jax.types import Task, Transitions
@@ -168,14 +169,19 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
         Raises:
           ValueError: There is no task, so that nothing says what is good.
         """
+        task = self.required_task()
+        model, bound = self.model, self.model.bind(self.params, agent, None)
+        if inputs is not None:
+            model, bound = with_schedule(model, self.config), Scheduled(bound, inputs)
+        return mpc_policy(model, bound, task, planner)
+
+    def required_task(self) -> Task:
+        """The task; a ValueError where there is none, so that nothing says what is good."""
         if self.task is None:
             raise ValueError(
                 "planning needs a reward: give fit or PersonalizedSimulators.load a task"
             )
-        model, bound = self.model, self.model.bind(self.params, agent, None)
-        if inputs is not None:
-            model, bound = with_schedule(model, self.config), Scheduled(bound, inputs)
-        return mpc_policy(model, bound, self.task, planner)
+        return self.task
 
     def plan(
         self,
@@ -199,14 +205,17 @@ class PersonalizedSimulators(SimulatorUses, flax.struct.PyTreeNode):
 
         Raises:
           KeyError: No agent has this id.
-          ValueError: There is no task, a shape does not fit the model, or a value is not finite:
-            all plans would be worth nothing, and one of them would be taken.
+          ValueError: There is no task, a shape does not fit the model, or values are not finite:
+            all plans are worth nothing, and one of them would be taken.
         """
         start, schedule = self.as_obs(obs), self.as_inputs(inputs, planner.horizon)
         arguments.check_obs(self.config, start)
         arguments.check_finite("obs", start)
-        agent = jnp.asarray(self.row_of(agent_id))
-        return _plan(self, key, agent, start, schedule, planner)
+        agent, task = jnp.asarray(self.row_of(agent_id)), self.required_task()
+        sizes = (self.config, self.params, agent, start, schedule)
+        action, score = plan_action(key, *sizes, task, planner)
+        arguments.check_score(score)
+        return action
 
     @overload
     def personalize(
@@ -334,16 +343,3 @@ def _rollout(
     times = jnp.arange(actions.shape[0])
     _, members = lax.scan(step, model.start(bound, obs), (times, encoded))
     return members.swapaxes(0, 1)
-
-
-@functools.partial(jax.jit, static_argnames=("planner",))
-def _plan(
-    simulators: PersonalizedSimulators,
-    key: jax.Array,
-    agent: jax.Array,
-    obs: jax.Array,
-    inputs: jax.Array | None,
-    planner: PlannerConfig,
-) -> jax.Array:
-    policy = simulators.policy(agent, planner, inputs)
-    return policy.act(key, policy.init(), obs)[0]

@@ -199,6 +199,17 @@ def test_planning_needs_a_task():
         make().plan(jax.random.key(0), 7, OBS, PlannerConfig(num_candidates=4, horizon=2))
 
 
+def test_no_plan_is_made_where_none_is_worth_a_number():
+    planner = PlannerConfig(num_candidates=6, horizon=3)
+    # The first step's reward is a number, those of later ones are not.
+    rooted = line_env()._replace(
+        reward=lambda obs, action, next_obs: jnp.where(obs[0] == OBS[0], 1.0, jnp.sqrt(-1.0)),
+        terminated=lambda obs: obs[0] > 1e9,
+    )
+    with pytest.raises(ValueError, match=r"best of all plans is worth -inf.*make the reward fin"):
+        make(task=rooted).plan(jax.random.key(0), 7, OBS, planner)
+
+
 @pytest.mark.parametrize(
     ("obs", "message"),
     [

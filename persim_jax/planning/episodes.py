@@ -13,7 +13,7 @@ from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.models.inputs import Scheduled, join_inputs, with_schedule
 from persim_jax.planning.config import PlannerConfig, make_sampler
-from persim_jax.planning.mpc import plan
+from persim_jax.planning.mpc import decide, plan
 from persim_jax.types import PyTree, Task
 
 
@@ -37,6 +37,42 @@ class PlannedEpisode(NamedTuple):
     member_rewards: jax.Array
     terminated: jax.Array
     mask: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("config", "task", "planner"))
+def plan_action(
+    key: jax.Array,
+    config: FactorConfig,
+    params: ModelParams,
+    agent: jax.Array,
+    obs: jax.Array,
+    inputs: jax.Array | None,
+    task: Task,
+    planner: PlannerConfig,
+) -> tuple[jax.Array, jax.Array]:
+    """The next action, planned from scratch, and what the best plan was worth.
+
+    Args:
+      key: Consumed.
+      config: Sizes of the model, static.
+      params: Its ensemble.
+      agent: `[]` row of the agent.
+      obs: `[D]`, where it is.
+      inputs: `[horizon, I]`; None for a model without.
+      task: Reward and termination, static.
+      planner: Static.
+
+    Returns:
+      The action, and the score `[]` of the last round's best candidate.
+    """
+    model = factor_model(config)
+    bound = model.bind(params, agent, None)
+    if inputs is not None:
+        model, bound = with_schedule(model, config), Scheduled(bound, inputs)
+    sampler = make_sampler(task.spec, planner)
+    start = sampler.init(task.spec)
+    action, _, score = decide(key, model, bound, task, sampler, start, obs, planner)
+    return action, score
 
 
 class _Carry(NamedTuple):

@@ -17,7 +17,7 @@ from persim_jax.models.base import DynamicsModel
 from persim_jax.planning import risk as risk_lib
 from persim_jax.planning.config import PlannerConfig as PlannerConfig
 from persim_jax.planning.config import make_sampler as make_sampler
-from persim_jax.planning.samplers import Sampler
+from persim_jax.planning.samplers import Sampler, nan_is_worst
 from persim_jax.rollout import Policy
 from persim_jax.types import PyTree, Task
 
@@ -112,6 +112,21 @@ def plan(
     Returns:
       The action, and the sampler's state shifted to the next step.
     """
+    action, state, _ = decide(key, model, bound, task, sampler, sampler_state, obs, config)
+    return action, state
+
+
+def decide(
+    key: jax.Array,
+    model: DynamicsModel,
+    bound: PyTree,
+    task: Task,
+    sampler: Sampler,
+    sampler_state: PyTree,
+    obs: jax.Array,
+    config: PlannerConfig,
+) -> tuple[jax.Array, PyTree, jax.Array]:
+    """As `plan`, and the score `[]` of the last round's best candidate; -inf if none has any."""
     chunk = config.resolved_chunk()
 
     def score_chunk(key: jax.Array, actions: jax.Array) -> jax.Array:
@@ -123,7 +138,7 @@ def plan(
 
         return jax.vmap(score)(actions, encoded)
 
-    def one_round(state: PyTree, key: jax.Array) -> tuple[PyTree, None]:
+    def one_round(state: PyTree, key: jax.Array) -> tuple[PyTree, jax.Array]:
         # A noisy model meets all candidates of a round with the same noise (common random numbers):
         # what differs between scores is the actions, and noise is drawn once, not K times.
         key_sample, key_model = jax.random.split(key)
@@ -133,11 +148,11 @@ def plan(
             scores = lax.map(lambda xs: score_chunk(key_model, xs), chunks).reshape(-1)
         else:
             scores = score_chunk(key_model, actions)
-        return sampler.update(state, actions, scores), None
+        return sampler.update(state, actions, scores), nan_is_worst(scores).max()
 
     keys = jax.random.split(key, sampler.num_rounds)
-    state, _ = lax.scan(one_round, sampler_state, keys)
-    return sampler.best(state), sampler.shift(state)
+    state, best = lax.scan(one_round, sampler_state, keys)
+    return sampler.best(state), sampler.shift(state), best[-1]
 
 
 def mpc_policy(model: DynamicsModel, bound: PyTree, task: Task, config: PlannerConfig) -> Policy:
