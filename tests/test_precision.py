@@ -16,8 +16,11 @@ from persim_jax.models.cadm import cadm_model
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.models.factor_basis import factor_basis
 from persim_jax.networks import MLP
+from persim_jax.personalization import posterior
+from persim_jax.personalization.prior import population_prior, residual_noise
 from persim_jax.precision import dot_general, products_in
 from persim_jax.training import TrainConfig
+from persim_jax.types import Transitions
 from tests.models.cadms import random_params, small
 from tests.models.test_reward import fitted
 from tests.test_training import make_data
@@ -192,13 +195,26 @@ def test_predictions_are_float32_on_every_device_unless_asked_otherwise(name, as
     assert all(each == (wanted, wanted) for each in found)
 
 
-def test_factors_of_newcomers_and_learned_rewards_are_float32_too():
+def test_newcomers_and_learned_rewards_are_float32_too():
     params, reward = MODELS["factor"][1], fitted()
+    noise, mask, one = jnp.ones(3), jnp.ones(4, bool), jnp.asarray(1.0)
+    data = Transitions(
+        agent=jnp.zeros(4, jnp.int32), obs=jnp.zeros((4, 3)), actions=jnp.zeros((4, 2)),
+        rewards=jnp.zeros(4), next_obs=jnp.ones((4, 3)), terminated=jnp.zeros(4, bool),
+    )  # fmt: skip
+
+    def newcomer(params, basis, key):
+        prior = jax.tree.map(lambda leaf: leaf[0], population_prior(FACTOR, params))
+        start = posterior.start(prior)
+        known = posterior.condition(start, basis, jnp.zeros((4, 3)), noise, mask, one)
+        spread = posterior.covariance(known)
+        return posterior.sample(key, known, 4), spread, posterior.predict(known, basis[0], noise)
+
     traced = [
-        jax.make_jaxpr(functools.partial(factor_basis, FACTOR))(
-            params, jnp.zeros((5, 3)), jnp.zeros((5, 2))
-        ),
+        jax.make_jaxpr(functools.partial(factor_basis, FACTOR))(params, data.obs, data.actions),
         jax.make_jaxpr(reward)(jnp.zeros(2), jnp.zeros(1), jnp.zeros(2)),
+        jax.make_jaxpr(newcomer)(params, jnp.zeros((4, 3, 2)), jax.random.key(0)),
+        jax.make_jaxpr(functools.partial(residual_noise, FACTOR))(params, data),
     ]
     for program in traced:
         found = precisions(program.jaxpr)

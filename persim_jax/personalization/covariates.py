@@ -17,6 +17,7 @@ from persim_jax import normalizer as normalizer_lib
 from persim_jax.normalizer import Normalizer
 from persim_jax.personalization.posterior import FactorPrior
 from persim_jax.personalization.prior import shrunk
+from persim_jax.precision import exact
 
 DEGREES = (1, 2, 3)
 PENALTIES = (1e-4, 1e-2, 1.0, 100.0)
@@ -80,6 +81,7 @@ def fit_covariates(covariates: Any, factors: jax.Array) -> CovariateRegression:
     )
 
 
+@exact
 def covariate_prior(regression: CovariateRegression, covariates: jax.Array) -> FactorPrior:
     """What covariates `[C]` say of an agent's factors: leaves `[M, r]` and `[M, r, r]`."""
     scaled = normalizer_lib.apply(regression.scaling, covariates)

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
+from persim_jax.precision import exact
+
 
 class FactorPrior(NamedTuple):
     """N(mean, root root^T): the factors of an agent before its first transition.
@@ -54,6 +56,7 @@ def start(prior: FactorPrior) -> FactorPosterior:
     return FactorPosterior(prior, _identity(prior.mean), jnp.zeros_like(prior.mean))
 
 
+@exact
 def condition(
     posterior: FactorPosterior,
     basis: jax.Array,
@@ -111,24 +114,28 @@ def _identity(vector: jax.Array) -> jax.Array:
     return jnp.eye(vector.shape[-1], dtype=vector.dtype)
 
 
+@exact
 def mean(posterior: FactorPosterior) -> jax.Array:
     """The expected factors, `[r]`."""
     z = solve_triangular(posterior.root, posterior.shift)
     return posterior.prior.mean + posterior.prior.root @ z
 
 
+@exact
 def covariance_root(posterior: FactorPosterior) -> jax.Array:
     """S `[r, r]` with S S^T the covariance of the factors."""
     inverse = solve_triangular(posterior.root, _identity(posterior.shift))
     return posterior.prior.root @ inverse
 
 
+@exact
 def covariance(posterior: FactorPosterior) -> jax.Array:
     """Covariance of the factors, `[r, r]`."""
     root = covariance_root(posterior)
     return root @ root.T
 
 
+@exact
 def sample(key: jax.Array, posterior: FactorPosterior, count: int) -> jax.Array:
     """Guesses of the factors whose mean is the posterior's.
 
@@ -156,6 +163,7 @@ def sample(key: jax.Array, posterior: FactorPosterior, count: int) -> jax.Array:
     return center[None] + jnp.concatenate([first, steps, -steps])
 
 
+@exact
 def predict(
     posterior: FactorPosterior, basis: jax.Array, noise: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

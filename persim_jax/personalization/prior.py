@@ -11,6 +11,7 @@ from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, agent_factors
 from persim_jax.models.factor_basis import factor_basis, scaled_target
 from persim_jax.personalization.posterior import FactorPrior
+from persim_jax.precision import exact
 from persim_jax.types import Transitions
 
 MAX_TRANSITIONS = 32768
@@ -26,6 +27,7 @@ TRIMMED_STD = 0.9617
 """Standard deviation of what is left of a standard normal, sqrt(1 - 2 q phi(q) / 0.99)."""
 
 
+@exact
 def population_prior(config: FactorConfig, params: ModelParams) -> FactorPrior:
     """Mean and covariance of the training agents' factors, for every member.
 
@@ -64,6 +66,7 @@ def shrunk(covariance: jax.Array, share: float, center: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
+@exact
 def residual_noise(config: FactorConfig, params: ModelParams, data: Transitions) -> jax.Array:
     """How far every member is from its training data, by coordinate, scaled: `[M, D]`.
 
