@@ -1,10 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 
-from experiments.records import Row
+from experiments.records import Row, append_rows
 from experiments.reporting import build, summary
 from experiments.reporting.content import make_content
 from experiments.reporting.sheet import environments, make_sheet, shortfall_pairs
-from experiments.reporting.workdir import Workdir
+from experiments.reporting.workdir import Workdir, read_workdir
 from tests.experiments import synthetic
 from tests.experiments.synthetic import returns, row
 
@@ -116,10 +119,12 @@ def test_a_smoke_run_says_so_first(tmp_path: object) -> None:
     assert len(content.headlines) == 2
 
 
-def test_a_run_shows_the_methods_it_was_asked_for(tmp_path: object) -> None:
-    config = synthetic.config(methods="cadm_pets,bcq_p", behavior="pure")
-    content = make_content(workdir([row("rmse_mean", 0.1, behavior="pure")], tmp_path, **config))
-    first, second = content.section("tables").tables[:2]
+def test_a_run_shows_the_methods_it_was_asked_for(tmp_path: Path) -> None:
+    command = "python -m experiments.run --config=configs/mountain_car.py --methods=cadm_pets,bcq_p"
+    (tmp_path / "config.json").write_text(json.dumps(synthetic.config(behavior="pure")), "utf8")
+    (tmp_path / "environment.json").write_text(json.dumps({"command": command}), "utf8")
+    append_rows(tmp_path / "rows.jsonl", [row("rmse_mean", 0.1, behavior="pure")])
+    first, second = make_content(read_workdir(tmp_path)).section("tables").tables[:2]
     assert [line.method for line in first.lines] == ["persim", "cadm_pets"]
     assert [line.method for line in second.lines] == ["persim", "cadm_pets", "bcq_p"]
     assert {line.behavior for line in second.lines} == {"pure"}
