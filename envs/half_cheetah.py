@@ -148,20 +148,27 @@ def step(
     """Moves the cheetah by 0.05 s under `action [6]`, clipped to [-1, 1].
 
     The dynamics are deterministic: `key` is there for the interface only. A simulation that
-    diverges, or is asked for with scales that are not positive, gives NaN.
+    diverges, goes on from what is not finite, or has scales that are not positive, gives NaN.
     """
     del key
+    action = jnp.clip(action, -1.0, 1.0)
     usable = _usable(params.mass_scale) & _usable(params.damping_scale)
-    zero = jnp.zeros((1,), env_state.position.dtype)
+    for values in (env_state.position, env_state.velocity, action):
+        usable &= jnp.isfinite(values).all()
+
+    def known(values: jax.Array, instead: float) -> jax.Array:
+        return jnp.where(usable, values, jnp.full_like(values, instead))
+
+    # MJX iterates until its forces converge, which those of a diverged agent never do, and under
+    # `vmap` all the others wait for it. So such an agent is stepped from rest, and is NaN.
     position, velocity = physics.step(
-        jnp.concatenate([zero, env_state.position]),
-        env_state.velocity,
-        jnp.clip(action, -1.0, 1.0),
-        jnp.where(usable, params.mass_scale, jnp.ones_like(params.mass_scale)),
-        jnp.where(usable, params.damping_scale, jnp.ones_like(params.damping_scale)),
+        jnp.concatenate([jnp.zeros((1,), env_state.position.dtype), known(env_state.position, 0)]),
+        known(env_state.velocity, 0),
+        known(action, 0),
+        known(params.mass_scale, 1),
+        known(params.damping_scale, 1),
     )
-    position = jnp.where(usable, position, jnp.full_like(position, jnp.nan))
-    velocity = jnp.where(usable, velocity, jnp.full_like(velocity, jnp.nan))
+    position, velocity = known(position, jnp.nan), known(velocity, jnp.nan)
     return HalfCheetahState(
         x_velocity=position[0] / SPEC.dt, position=position[1:], velocity=velocity
     )
