@@ -255,9 +255,7 @@ def _check_rounding(dataset: OfflineDataset) -> None:
     obs, mask = np.asarray(dataset.obs), np.asarray(dataset.mask)
     if obs.dtype == np.float32:
         return
-    stored = obs.astype(np.float32).astype(obs.dtype)
-    moved, kept = (np.diff(values, axis=1)[mask] for values in (obs, stored))
-    lost, all_of_it = (np.square(values).mean(axis=0) for values in (kept - moved, moved))
+    all_of_it, lost = np.square(moved_and_lost(obs[:, :-1][mask], obs[:, 1:][mask]))
     # What double precision itself rounds is no change.
     noise = np.square(1e-12 * np.abs(obs).max(axis=(0, 1)))
     wrong = np.flatnonzero((lost > MAX_ROUNDING**2 * all_of_it) & (all_of_it > noise))
@@ -269,6 +267,17 @@ def _check_rounding(dataset: OfflineDataset) -> None:
             f"precision takes {lost[index] ** 0.5:.2g}; subtract a constant, so that the numbers "
             "are as small as their changes let them be."
         )
+
+
+def moved_and_lost(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """How far states `[B, D]` move to the next ones, and what of it float32 loses.
+
+    Returns:
+      Root mean squares over steps, `[2, D]`.
+    """
+    single = (values.astype(np.float32).astype(values.dtype) for values in (before, after))
+    moved, stored = after - before, -np.subtract(*single)
+    return np.sqrt(np.square(np.stack([moved, stored - moved])).mean(axis=1))
 
 
 def _check_episodes(dataset: OfflineDataset) -> None:

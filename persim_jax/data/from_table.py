@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from persim_jax.data.dataset import MAX_ROUNDING, DatasetInfo, OfflineDataset, validate
+from persim_jax.data.dataset import (
+    MAX_ROUNDING,
+    DatasetInfo,
+    OfflineDataset,
+    moved_and_lost,
+    validate,
+)
 from persim_jax.data.info import level_index, level_name
 from persim_jax.data.table_rows import TableRows, sort_rows, steps_of
 from persim_jax.data.tables import Columns, DataError, about_comma, as_columns, numbers, read_table
@@ -211,16 +217,13 @@ def _refuse_constant(names: Sequence[str], values: np.ndarray) -> None:
 def _refuse_rounded(names: Sequence[str], states: np.ndarray, follows: np.ndarray) -> None:
     """Raises where single precision, in which models compute, rounds what changes in a step."""
     first = np.flatnonzero(follows)
-    rounded = states.astype(np.float32).astype(np.float64)
-    for name, column, stored in zip(names, states.T, rounded.T, strict=True):
-        moved = column[first + 1] - column[first]
-        lost = stored[first + 1] - stored[first] - moved
-        if np.square(lost).mean() > (MAX_ROUNDING**2) * np.square(moved).mean():
+    steps = moved_and_lost(states[first], states[first + 1])
+    for name, column, moved, lost in zip(names, states.T, *steps, strict=True):
+        if lost > MAX_ROUNDING * moved:
             raise DataError(
                 f"column {name!r} lies around {column.mean():.6g} and changes by "
-                f"{np.sqrt(np.square(moved).mean()):.2g} in a step, of which rounding to single "
-                f"precision takes {np.sqrt(np.square(lost).mean()):.2g}: subtract a constant, so "
-                "that the numbers are as small as their changes let them be"
+                f"{moved:.2g} in a step, of which rounding to single precision takes {lost:.2g}: "
+                "subtract a constant, so that the numbers are as small as their changes let them be"
             )
 
 
