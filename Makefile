@@ -17,9 +17,9 @@ MAKE_VENV = test -x $(BIN)/python$(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 # Two test processes fill two cores, so BLAS brings no threads of its own; where there is an accelerator they share
 # its memory instead of one taking most of it. Which platform JAX runs on is left to JAX. Most of a test's time is
 # compiling programs that run for milliseconds, so that XLA's backend optimises as little as it can, and a file's tests
-# stay in one process, which makes the runs that they share once.
+# stay in one process, which makes the runs that they share once. tests/conftest.py orders the files.
 WORKERS ?= 2
-PYTEST := XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" OMP_NUM_THREADS=1 XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile
+PYTEST := XLA_FLAGS="--xla_backend_optimization_level=0 $$XLA_FLAGS" OMP_NUM_THREADS=1 XLA_PYTHON_CLIENT_PREALLOCATE=false $(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile --no-loadscope-reorder
 NOTEBOOKS := $(wildcard notebooks)
 
 .PHONY: help venv quickstart lint types check test docs format clean

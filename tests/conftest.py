@@ -4,6 +4,7 @@ Warnings are errors too; that is in setup.cfg, next to the marker `slow`.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,22 @@ jax.config.update("jax_legacy_prng_key", "error")
 # The same examples on every machine, none stored on disk; no deadline, as a first call compiles.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests, and notebooks, come first, those of few tests before all.
+
+    Processes take whole files in this order. A file of few slow tests holds long ones; were it left
+    for last, as by xdist's own order, one process would work on it alone while the others idle.
+    """
+    tests = Counter(item.path for item in items)
+    long = {i.path for i in items if i.get_closest_marker("slow") or i.path.suffix == ".ipynb"}
+
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        number = tests[item.path]
+        return (False, number) if item.path in long else (True, -number)
+
+    items.sort(key=place)
 
 
 MAPS = Path("/proc/self/maps")
