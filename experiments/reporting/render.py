@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from experiments.reporting.measures import BETTER, SAME, WORSE
@@ -23,6 +24,7 @@ DIVERGED = (
     "Diverged: predictions left the finite numbers in at least one episode of a trial, as to the "
     "median R² in half of them. A mean with such a trial is infinite: worse than any number."
 )
+_BARE = re.compile(r"–|[−\d.,]+")
 _LATEX_MARKS: Mapping[str, str] = {
     BETTER: r"$\uparrow$",
     SAME: "$=$",
@@ -248,11 +250,15 @@ def _html_cell(cell: Cell) -> str:
                 f' <span class="mark {verdict}" role="img" aria-label="{verdict}" '
                 f'title="{verdict}">{MARKS[verdict]}</span>'
             )
-        pieces.append(f'<span class="piece">{_unbroken(text)}{mark}</span>')
+        # Most of a page's cells are a bare number or a dash, which no line breaks anyway.
+        bare = not verdict and _BARE.fullmatch(text)
+        pieces.append(text if bare else f'<span class="piece">{_unbroken(text)}{mark}</span>')
     below = f"<small>{_unbroken(cell.extra)}</small>" if cell.extra else ""
     if cell.paper:
         below += f'<small class="paper">paper {_unbroken(cell.paper)}</small>'
-    return f'<td class="{cell.pieces[0][1]}">{" ".join(pieces)}{below}</td>'
+    verdict = cell.pieces[0][1]
+    opening = f'<td class="{verdict}">' if verdict else "<td>"
+    return f"{opening}{' '.join(pieces)}{below}</td>"
 
 
 def _unbroken(text: str) -> str:
