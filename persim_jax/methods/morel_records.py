@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from persim_jax import ranges
 from persim_jax.learners.natural_gradient import NaturalGradientConfig, NaturalGradientState
 from persim_jax.normalizer import Normalizer
 from persim_jax.pessimism import check_distance
@@ -70,9 +71,7 @@ class MorelConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that would silently be rounded or fail inside a trace."""
-        for name in ("ensemble_size", "num_iterations", "num_paths", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        ranges.at_least(self, 1, "ensemble_size", "num_iterations", "num_paths", "chunk")
         if self.num_paths % self.ensemble_size:
             raise ValueError(
                 f"num_paths is {self.num_paths}: make it a multiple of ensemble_size, "
@@ -89,11 +88,11 @@ class MorelConfig:
                 "by epochs alone, set it to 0"
             )
         check_distance(self.distance)
-        if not 0 <= self.buffer_share <= 1:
-            raise ValueError(f"buffer_share is {self.buffer_share}: it must lie in [0, 1]")
-        for name, least in (("pessimism_coef", 0), ("horizon", 0), ("width", AUTO)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        ranges.between(self, 0, 1, "buffer_share")
+        ranges.not_negative(self, "pessimism_coef")
+        ranges.at_least(self, 0, "horizon")
+        ranges.at_least(self, AUTO, "width")
+        ranges.widths(self, "hidden")
 
     @property
     def paths(self) -> PathConfig:

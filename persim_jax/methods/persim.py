@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from persim_jax import flops
+from persim_jax import flops, ranges
 from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.support import support_of
@@ -66,6 +66,10 @@ class PersimConfig:
     agent_penalty: float = 0.0
     huber: float = 0.0
     normalize_actions: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a number of members that there cannot be; `FactorConfig` refuses the rest."""
+        ranges.at_least(self, 0, "spare_members")
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""
