@@ -77,8 +77,8 @@ class OfflineState(NamedTuple):
     Attributes:
       step: `[]` int32, gradient steps so far.
       learner: States of the learners, leaves `[L, ...]`.
-      diverged_at: `[L]` int32, the step whose loss or values left all bounds, or `GOOD`. Such a
-        lane stays as it was before the chunk of that step.
+      diverged_at: `[L]` int32, the gradient step, the first being 1, whose loss or values left all
+        bounds, or `GOOD`. Such a lane stays as it was before the chunk of that step.
     """
 
     step: jax.Array
@@ -160,7 +160,9 @@ def _chunk(
         bad = ~jnp.isfinite(metrics["loss"]) | ~(jnp.abs(metrics["q"]) <= config.max_value)
         good = (diverged_at == GOOD) & ~bad.any()
         stopped_at = jnp.where(
-            diverged_at == GOOD, state.step + jnp.argmax(bad).astype(jnp.int32), diverged_at
+            diverged_at == GOOD,
+            state.step + 1 + jnp.argmax(bad).astype(jnp.int32),
+            diverged_at,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
         means = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics)

@@ -99,7 +99,8 @@ class OfflinePolicies(flax.struct.PyTreeNode):
       states: Of the learners, leaves `[L, ...]`.
       normalizers: Of the observations, leaves `[L, D]`.
       agents: `[L]` int32, rows of the agents; -1 is any agent.
-      diverged_at: `[L]` int32, the gradient step at which a learner diverged, -1 if it did not.
+      diverged_at: `[L]` int32, the gradient step, the first being 1, at which a learner diverged,
+        -1 if it did not.
       learner: The learner, static.
     """
 
@@ -110,7 +111,7 @@ class OfflinePolicies(flax.struct.PyTreeNode):
     learner: Learner = flax.struct.field(pytree_node=False)
 
     def diverged(self, agent: int) -> int | None:
-        """Returns the step at which the learner of an agent diverged; None if it did not.
+        """Returns the step, from 1, at which the learner of an agent diverged; None if it did not.
 
         Raises:
           KeyError: The agent has no policy.
