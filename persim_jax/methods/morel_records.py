@@ -149,8 +149,8 @@ class MorelState(NamedTuple):
       step: `[]` int32, epochs and policy updates so far.
       models: The ensembles, leaves `[L, ...]`.
       learner: The policies, leaves `[L, ...]`.
-      diverged_at: `[L]` int32, the step, the first being 1, at which a lane left the finite numbers,
-        or `GOOD`. Such a lane stays as it was before.
+      diverged_at: `[L]` int32, the step, the first being 1, at which a lane left the finite
+        numbers, or `GOOD`. Such a lane stays as it was before.
       diverged_member: `[L]` int32, the member that did, or `GOOD` if none.
       metrics: Of the last updates, `[L]` each: "return", the mean undiscounted one of imagined
         episodes; "unknown", the share of their steps that led into HALT; "halted", the share of
