@@ -193,7 +193,7 @@ def test_a_run_goes_on_where_a_learner_diverges(tmp_path):
     # Values below 1e-6 there are none, so that every learner diverges at once.
     config = changed(CONFIG, "baselines", "train", "max_value", value=1e-6)
     text = start(tmp_path, ("cql_a", "bcq_p"), config)
-    assert text.count("diverged in trial 0 at gradient step 0") == 10
+    assert text.count("diverged in trial 0 at gradient step 1:") == 10
     rows = read_rows(tmp_path / "rows.jsonl")
     assert not [row for row in rows if row["metric"] == "return_mean"]
     assert (tmp_path / "report.html").exists()
