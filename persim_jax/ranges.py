@@ -54,7 +54,7 @@ def not_negative(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) < math.inf:
             raise ValueError(
-                f"{name} is {getattr(config, name)}: it must be finite and not negative"
+                f"{name} is {getattr(config, name)}: it must not be negative, and must be finite"
             )
 
 

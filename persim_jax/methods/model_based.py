@@ -51,7 +51,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         """Refuses numbers of members that there cannot be."""
         ranges.at_least(self, 1, "ensemble_size")
-        ranges.at_least(self, 0, "spare_members")
+        ranges.not_negative(self, "spare_members")
 
 
 def all_transitions(dataset: OfflineDataset, settings: ModelSettings) -> Items:

@@ -89,8 +89,7 @@ class MorelConfig:
             )
         check_distance(self.distance)
         ranges.between(self, 0, 1, "buffer_share")
-        ranges.not_negative(self, "pessimism_coef")
-        ranges.at_least(self, 0, "horizon")
+        ranges.at_least(self, 0, "pessimism_coef", "horizon")
         ranges.at_least(self, AUTO, "width")
         ranges.widths(self, "hidden")
 
