@@ -132,7 +132,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         Raises:
           gymnasium.error.ResetNeeded: No episode has begun, or this one is over.
           gymnasium.error.InvalidAction: The action is not in `action_space`.
-          FloatingPointError: The reward is not a number.
+          FloatingPointError: The reward or the state is not finite: a policy would learn to go
+            where a reward for each step is paid for nothing.
         """
         if self._obs is None:
             raise gymnasium.error.ResetNeeded("No episode is running: call reset() before step().")
@@ -149,16 +150,23 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
             action,
             self._member,
         )
+        seen = _to_numpy(obs)
+        if not np.isfinite(seen).all():
+            raise FloatingPointError(
+                f"the observation is {seen.tolist()} in step {self._num_steps}: the simulator "
+                "leaves the finite numbers; end episodes before (terminated), or narrow the bounds "
+                "of actions"
+            )
         if not np.isfinite(reward):
             raise FloatingPointError(
                 f"the reward is {float(reward)} in step {self._num_steps} at obs "
-                f"{_to_numpy(obs).tolist()}: make the reward function finite wherever the agent "
+                f"{seen.tolist()}: make the reward function finite wherever the agent "
                 "goes, or end the episode before"
             )
         ended = bool(terminated)
         truncated = not ended and self._num_steps >= self._task.spec.max_steps
         self._obs = None if ended or truncated else obs
-        return _to_numpy(obs), float(reward), ended, truncated, self._info(members)
+        return seen, float(reward), ended, truncated, self._info(members)
 
     def _bound_at(self, step: int) -> PyTree:
         """The bound model as it is in a step, 0 being the first."""
