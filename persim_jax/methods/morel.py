@@ -222,7 +222,8 @@ def make_lanes(
     """What each policy is learned from, leaves `[L, ...]`.
 
     A lane of one agent has as many rows as the dataset has steps, its transitions repeated in turn:
-    it is the same whichever lanes there are beside it, and however short its trajectory.
+    it is the same whichever lanes there are beside it, and however short its trajectory. Where its
+    length does not divide theirs, the ensemble sees the first transitions once more than the last.
 
     Args:
       key: Each lane gets a fold of it.
