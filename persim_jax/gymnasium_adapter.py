@@ -24,6 +24,9 @@ ResetFn = Callable[[jax.Array], jax.Array]
 """`(key) -> obs [D]`, an initial observation; the key is consumed."""
 
 DRIVERS = ("mean", "random_member")
+ROUNDING = np.float32(1e-6)
+"""How far an action may be past a bound, as a share of the larger bound: some units in the last
+place, which `gymnasium.wrappers.RescaleAction` rounds by."""
 
 
 class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
@@ -182,12 +185,21 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         """Returns an action as the model takes it."""
         if not self._task.spec.discrete:
             # Policies in float64 are common and harmless; actions out of bounds are neither.
-            action = np.asarray(action, np.float32)
+            action = _rounded(self.action_space, np.asarray(action, np.float32))
         if not self.action_space.contains(action):
             raise gymnasium.error.InvalidAction(
                 f"The action {action!r} is not in {self.action_space}; clip or map it first."
             )
         return jnp.asarray(action, jnp.int32 if self._task.spec.discrete else jnp.float32)
+
+
+def _rounded(space: Any, action: np.ndarray) -> np.ndarray:
+    """The bound where an action is past it by no more than rounding, as a rescaled end may be."""
+    slack = ROUNDING * np.maximum(np.abs(space.low), np.abs(space.high))
+    if action.shape != slack.shape:
+        return action
+    near = (action >= space.low - slack) & (action <= space.high + slack)
+    return np.where(near, np.clip(action, space.low, space.high), action)
 
 
 def make_reset(reset: Any, size: int) -> ResetFn:
