@@ -89,17 +89,25 @@ def synthetic_of(
 def lost_agents(
     name: str, workdir: Workdir, world: World, fitted: OfflinePolicies, display: Display
 ) -> list[int]:
-    """Ids of the test agents whose learner diverged, each told by learner, trial and step."""
+    """Ids of the test agents whose learner diverged, each told by learner, trial and reason."""
     lost = []
     for agent_id in world.agents.test_ids:
-        step = fitted.diverged(world.agents.row_of(agent_id))
+        row = world.agents.row_of(agent_id)
+        step = fitted.diverged(row)
         if step is not None:
             lost.append(agent_id)
+            who = f"{name} of agent {agent_id} {world.agents.covariates_of(agent_id)}"
+            trial = workdir.config["trial"]
             text = (
-                f"{name} of agent {agent_id} {world.agents.covariates_of(agent_id)} diverged in "
-                f"trial {workdir.config['trial']} at gradient step {step}: it has no return; the "
+                f"{who} diverged in trial {trial} at gradient step {step}: it has no return; the "
                 "others go on. Lower its learning rate, or raise baselines.train.max_value"
             )
+            if fitted.spoiled(row):
+                text = (
+                    f"{who} has nothing to learn from in trial {trial}: its simulator left the "
+                    "finite numbers in a synthetic trajectory. It has no return; the others go on. "
+                    "Train simulators that stay finite for a whole episode"
+                )
             LOG.error(text)
             display.say(text)
     return lost

@@ -122,10 +122,6 @@ def persim_config(config: Mapping[str, Any]) -> PersimConfig:
         sizes = value if isinstance(value, tuple) else (value,)
         if any(size < 1 for size in sizes) or (name == "state_features" and not sizes):
             raise ValueError(f"config.model.{name} is {value}: sizes must be at least 1")
-    if settings.spare_members < 0:
-        raise ValueError(
-            f"config.model.spare_members is {settings.spare_members}: it must not be negative"
-        )
     return settings
 
 

@@ -24,6 +24,9 @@ ResetFn = Callable[[jax.Array], jax.Array]
 """`(key) -> obs [D]`, an initial observation; the key is consumed."""
 
 DRIVERS = ("mean", "random_member")
+ROUNDING = np.float32(1e-6)
+"""How far an action may be past a bound, as a share of the larger bound: some units in the last
+place, which `gymnasium.wrappers.RescaleAction` rounds by."""
 
 
 class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
@@ -132,7 +135,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         Raises:
           gymnasium.error.ResetNeeded: No episode has begun, or this one is over.
           gymnasium.error.InvalidAction: The action is not in `action_space`.
-          FloatingPointError: The reward is not a number.
+          FloatingPointError: The reward or the state is not finite: a policy would learn to go
+            where a reward for each step is paid for nothing.
         """
         if self._obs is None:
             raise gymnasium.error.ResetNeeded("No episode is running: call reset() before step().")
@@ -149,16 +153,23 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
             action,
             self._member,
         )
+        seen = _to_numpy(obs)
+        if not np.isfinite(seen).all():
+            raise FloatingPointError(
+                f"the observation is {seen.tolist()} in step {self._num_steps}: the simulator "
+                "leaves the finite numbers; end episodes before (terminated), or narrow the bounds "
+                "of actions"
+            )
         if not np.isfinite(reward):
             raise FloatingPointError(
                 f"the reward is {float(reward)} in step {self._num_steps} at obs "
-                f"{_to_numpy(obs).tolist()}: make the reward function finite wherever the agent "
+                f"{seen.tolist()}: make the reward function finite wherever the agent "
                 "goes, or end the episode before"
             )
         ended = bool(terminated)
         truncated = not ended and self._num_steps >= self._task.spec.max_steps
         self._obs = None if ended or truncated else obs
-        return _to_numpy(obs), float(reward), ended, truncated, self._info(members)
+        return seen, float(reward), ended, truncated, self._info(members)
 
     def _bound_at(self, step: int) -> PyTree:
         """The bound model as it is in a step, 0 being the first."""
@@ -174,12 +185,21 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, Any]):
         """Returns an action as the model takes it."""
         if not self._task.spec.discrete:
             # Policies in float64 are common and harmless; actions out of bounds are neither.
-            action = np.asarray(action, np.float32)
+            action = _rounded(self.action_space, np.asarray(action, np.float32))
         if not self.action_space.contains(action):
             raise gymnasium.error.InvalidAction(
                 f"The action {action!r} is not in {self.action_space}; clip or map it first."
             )
         return jnp.asarray(action, jnp.int32 if self._task.spec.discrete else jnp.float32)
+
+
+def _rounded(space: Any, action: np.ndarray) -> np.ndarray:
+    """The bound where an action is past it by no more than rounding, as a rescaled end may be."""
+    slack = ROUNDING * np.maximum(np.abs(space.low), np.abs(space.high))
+    if action.shape != slack.shape:
+        return action
+    near = (action >= space.low - slack) & (action <= space.high + slack)
+    return np.where(near, np.clip(action, space.low, space.high), action)
 
 
 def make_reset(reset: Any, size: int) -> ResetFn:

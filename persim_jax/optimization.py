@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import optax
 from jax import lax
 
 from persim_jax import precision as precision_lib
+from persim_jax import ranges
 from persim_jax.mesh import AUTO
 from persim_jax.types import PyTree
 
@@ -69,14 +69,10 @@ class TrainConfig:
         """Refuses what could only fail later, inside a trace."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule {self.schedule!r} is unknown: use one of {SCHEDULES}")
-        for name in ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}: it must be positive")
-        for name in ("weight_decay", "polish_rounds"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+        sizes = ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size")
+        ranges.at_least(self, 1, *sizes)
+        ranges.positive(self, "learning_rate")
+        ranges.not_negative(self, "weight_decay", "polish_rounds")
         if self.max_epoch_steps < 0:
             raise ValueError(
                 f"max_epoch_steps is {self.max_epoch_steps}: give a number of minibatches, or 0 "

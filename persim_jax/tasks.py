@@ -187,9 +187,22 @@ def check_rewards(task: Task, obs: jax.Array, actions: jax.Array, next_obs: jax.
 
 
 def check_path(task: Task, obs: jax.Array, actions: jax.Array, mask: jax.Array) -> None:
-    """`check_rewards` along a path `obs [T + 1, D]`, where `mask [T]` is true."""
+    """`check_rewards` along a path `obs [T + 1, D]`, where `mask [T]` is true; states, too.
+
+    A reward may be finite at a state that is not: one for each step does not look at it.
+
+    Raises:
+      ValueError: A state or reward is not finite; says where.
+    """
     taken = np.asarray(mask)
     before, after = np.asarray(obs)[:-1][taken], np.asarray(obs)[1:][taken]
+    strange = np.flatnonzero(~np.isfinite(after).all(axis=-1))
+    if strange.size:
+        raise ValueError(
+            f"the predicted state is {after[strange[0]].tolist()} after step {strange[0] + 1}: the "
+            "simulator leaves the finite numbers there; go fewer steps, keep actions to what the "
+            "data know, or end an episode before (terminated)"
+        )
     check_rewards(task, before, np.asarray(actions)[taken], after)
 
 

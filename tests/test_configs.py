@@ -235,7 +235,7 @@ REFUSED = {
     ),
     "no hidden layer": (plain(model__state_features=()), r"config\.model\.state_features is \(\)"),
     "no members": (plain(model__ensemble_size=0), r"config\.model\.ensemble_size is 0: sizes must"),
-    "spares": (plain(model__spare_members=-1), r"config\.model\.spare_members is -1"),
+    "spares": (plain(model__spare_members=-1), "config.model: spare_members is -1"),
     "sampler": (plain(planner__sampler="cem?"), r"config\.planner: sampler 'cem\?' is unknown"),
     "episodes that do not divide": (
         plain(evaluation__episodes_per_call=3, evaluation__planning_episodes=10),

@@ -216,6 +216,39 @@ def test_steps_outside_an_episode_are_refused():
         env.step(np.zeros(1))
 
 
+def test_a_state_that_is_no_number_is_told_and_earns_nothing():
+    model, task = make_toy(max_steps=9)
+    # One for each step, and an end that no comparison with NaN comes to.
+    task = task._replace(reward=lambda obs, action, next_obs: jnp.ones(()))
+    squares = model._replace(
+        step=lambda key, bound, state, encoded: 1e15 * state * state + encoded[None]
+    )
+    task = task._replace(terminated=lambda obs: obs[0] < -1.0)
+    env = GymnasiumEnv(squares, jnp.asarray(1.0), task, lambda key: jnp.ones(1))
+    env.reset(seed=0)
+    assert env.step(np.zeros(1))[1] == 1.0  # 1e15, then more than float32 has
+    with pytest.raises(FloatingPointError, match=r"the observation is \[inf\] in step 2: .*"):
+        env.step(np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(-354.0286254, 378.4718017), (-967.6399536, 969.1373291), (-42.5551, -6.8010)]
+)
+def test_the_ends_of_rescaled_actions_are_the_bounds(low, high):
+    model, task = make_toy()
+    spec = dataclasses.replace(task.spec, action_low=(low,), action_high=(high,))
+    env = GymnasiumEnv(model, jnp.asarray(1.0), task._replace(spec=spec), lambda key: jnp.zeros(1))
+    scaled = gymnasium.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+    for end, bound in ((-1, low), (1, high)):
+        scaled.reset(seed=0)
+        # Its members add once and three times the action, in the mean twice.
+        found = scaled.step(np.float32([end]))[0]
+        np.testing.assert_array_equal(found, np.float32([2 * np.float32(bound)]))
+    env.reset(seed=0)
+    with pytest.raises(gymnasium.error.InvalidAction, match="not in Box"):
+        env.step(np.float32([high + 1e-3 * abs(high)]))
+
+
 @pytest.mark.parametrize("action", [[2.5], [np.nan], [0.0, 0.0]])
 def test_actions_outside_the_box_are_refused(action):
     env = make_toy_env()

@@ -21,6 +21,7 @@ LAYERS = {
     "persim_jax.types": 0,
     "persim_jax.files": 0,
     "persim_jax.bounds": 0,
+    "persim_jax.ranges": 0,
     "persim_jax.tasks": 1,
     "persim_jax.networks": 0,
     "persim_jax.normalizer": 0,

@@ -91,6 +91,15 @@ def test_rewards_that_are_no_numbers_are_counted_and_shown():
         tasks.check_path(task, path, jnp.ones((3, 1)), np.bool_([True, True, False]))
 
 
+def test_a_state_that_is_no_number_is_told_though_its_reward_is_one():
+    task = make_task(SPEC, lambda obs, action, next_obs: jnp.ones(()))
+    path = jnp.float32([[1.0, 0.0], [2.0, 0.0], [np.inf, 0.5], [np.nan, np.nan]])
+    actions, mask = jnp.ones((3, 1)), np.bool_([True, False, False])
+    tasks.check_path(task, path, actions, mask)
+    with pytest.raises(ValueError, match=r"state is \[inf, 0\.5\] after step 2: .* finite numbers"):
+        tasks.check_path(task, path, actions, np.ones(3, bool))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners import continuous
 from persim_jax.learners.base import Learner, polyak
 from persim_jax.learners.continuous import adam, critic_values, descend, join
@@ -50,6 +51,14 @@ class ContinuousBCQConfig:
     softness: float = 0.75
     num_target_actions: int = 10
     num_actions: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        ranges.widths(self, "hidden", "vae_hidden")
+        ranges.positive(self, "learning_rate")
+        ranges.between(self, 0, 1, "discount", "target_rate", "softness")
+        ranges.not_negative(self, "perturbation")
+        ranges.at_least(self, 1, "num_target_actions", "num_actions")
 
 
 @chex.dataclass(frozen=True)

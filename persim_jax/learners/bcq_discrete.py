@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from persim_jax import ranges
 from persim_jax.learners import discrete
 from persim_jax.learners.base import Learner, random_action
 from persim_jax.learners.discrete import DiscreteConfig, DiscreteState
@@ -31,6 +32,12 @@ class DiscreteBCQConfig(DiscreteConfig):
 
     threshold: float = 0.3
     logit_penalty: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        super().__post_init__()
+        ranges.between(self, 0, 1, "threshold")
+        ranges.not_negative(self, "logit_penalty")
 
 
 def allowed_actions(logits: jax.Array, threshold: float) -> jax.Array:
@@ -123,14 +130,9 @@ def make_discrete_bcq(spec: Spec, config: DiscreteBCQConfig) -> Learner:
       A learner over `DiscreteState`; `explore` of `act` is the probability of a random action.
 
     Raises:
-      ValueError: If actions are continuous or the threshold is not in [0, 1].
+      ValueError: If actions are continuous.
     """
     discrete.check_discrete(spec, "discrete BCQ", "make_continuous_bcq")
-    if not 0.0 <= config.threshold <= 1.0:
-        raise ValueError(
-            f"threshold is {config.threshold}: it is a share of the likeliest action's "
-            "probability, give a number in [0, 1]"
-        )
     net, loss_of = (
         discrete.network(spec, config),
         functools.partial(discrete_bcq_loss, spec, config),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import chex
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners import continuous, sac
 from persim_jax.learners.base import Learner
 from persim_jax.learners.continuous import adam, critic_values, descend
@@ -40,6 +42,17 @@ class ContinuousCQLConfig(SACConfig):
     num_samples: int = 10
     threshold: float = -1.0
     multiplier_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        super().__post_init__()
+        ranges.not_negative(self, "weight")
+        ranges.at_least(self, 1, "num_samples")
+        ranges.positive(self, "multiplier_rate")
+        if not math.isfinite(self.threshold):
+            raise ValueError(
+                f"threshold is {self.threshold}: give a gap, or a negative number for no multiplier"
+            )
 
 
 @chex.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from persim_jax import ranges
 from persim_jax.learners import discrete
 from persim_jax.learners.base import Learner, random_action
 from persim_jax.learners.discrete import DiscreteConfig, DiscreteState
@@ -27,6 +28,11 @@ class DiscreteCQLConfig(DiscreteConfig):
     """
 
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        super().__post_init__()
+        ranges.not_negative(self, "weight")
 
 
 def conservative_gap(values: jax.Array, actions: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners.base import polyak
 from persim_jax.networks import MLP
 from persim_jax.types import Metrics, Params, Spec, Transitions
@@ -34,6 +35,13 @@ class DiscreteConfig:
     discount: float = 0.99
     target_rate: float = 0.005
     target_every: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        ranges.widths(self, "hidden")
+        ranges.positive(self, "learning_rate")
+        ranges.between(self, 0, 1, "discount", "target_rate")
+        ranges.at_least(self, 1, "target_every")
 
 
 @chex.dataclass(frozen=True)

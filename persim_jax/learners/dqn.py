@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners.base import Learner, polyak, random_action
 from persim_jax.networks import MLP
 from persim_jax.types import Metrics, Params, Spec, Transitions
@@ -36,6 +37,12 @@ class DQNConfig:
     target_rate: float = 0.005
     double: bool = False
     obs_scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        ranges.widths(self, "hidden")
+        ranges.positive(self, "learning_rate")
+        ranges.between(self, 0, 1, "discount", "target_rate")
 
 
 @chex.dataclass(frozen=True)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners.advantages import gae, whiten
 from persim_jax.learners.behavior_cloning import adam, clone_behavior
 from persim_jax.learners.natural_step import improve
@@ -66,18 +67,14 @@ class NaturalGradientConfig:
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
-        for name in ("cg_steps", "fisher_every", "value_steps", "value_batch", "clone_batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        counts = ("cg_steps", "fisher_every", "value_steps", "value_batch", "clone_batch")
+        ranges.at_least(self, 1, *counts)
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount is {self.discount}: it must lie in (0, 1]")
-        for name in ("backtracks", "clone_steps", "damping"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
-        if not 0 <= self.gae_lambda <= 1:
-            raise ValueError(f"gae_lambda is {self.gae_lambda}: it must lie in [0, 1]")
-        if self.max_kl <= 0:
-            raise ValueError(f"max_kl is {self.max_kl}: it must be positive")
+        ranges.between(self, 0, 1, "gae_lambda")
+        ranges.not_negative(self, "backtracks", "clone_steps", "damping")
+        ranges.positive(self, "max_kl", "value_rate", "clone_rate")
+        ranges.widths(self, "value_hidden")
 
 
 @chex.dataclass(frozen=True)

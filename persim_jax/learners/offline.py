@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from persim_jax import ranges
 from persim_jax.learners.base import Learner, LearnerState
 from persim_jax.types import Metrics, Transitions
 
@@ -44,9 +45,12 @@ class OfflineConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that the loop would silently round."""
-        for name in ("num_steps", "batch_size", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        ranges.at_least(self, 1, "num_steps", "batch_size", "chunk")
+        if not self.max_value > 0:
+            raise ValueError(
+                f"max_value is {self.max_value}: it must be positive, or every lane diverges at "
+                "its first step; infinity is no bound"
+            )
         if self.num_steps % self.chunk:
             raise ValueError(
                 f"num_steps is {self.num_steps}: make it a multiple of chunk, {self.chunk}"
@@ -73,8 +77,8 @@ class OfflineState(NamedTuple):
     Attributes:
       step: `[]` int32, gradient steps so far.
       learner: States of the learners, leaves `[L, ...]`.
-      diverged_at: `[L]` int32, the step whose loss or values left all bounds, or `GOOD`. Such a
-        lane stays as it was before the chunk of that step.
+      diverged_at: `[L]` int32, the gradient step, the first being 1, whose loss or values left all
+        bounds, or `GOOD`. Such a lane stays as it was before the chunk of that step.
     """
 
     step: jax.Array
@@ -156,7 +160,9 @@ def _chunk(
         bad = ~jnp.isfinite(metrics["loss"]) | ~(jnp.abs(metrics["q"]) <= config.max_value)
         good = (diverged_at == GOOD) & ~bad.any()
         stopped_at = jnp.where(
-            diverged_at == GOOD, state.step + jnp.argmax(bad).astype(jnp.int32), diverged_at
+            diverged_at == GOOD,
+            state.step + 1 + jnp.argmax(bad).astype(jnp.int32),
+            diverged_at,
         )
         kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, before)
         means = jax.tree.map(lambda leaf: leaf.mean(axis=0), metrics)

@@ -7,7 +7,6 @@ disturbs an episode of the training.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable
@@ -18,61 +17,10 @@ import jax
 import jax.numpy as jnp
 
 from persim_jax.learners import replay as replay_lib
-from persim_jax.learners.base import Learner, LearnerState, Schedule
+from persim_jax.learners.base import Learner, LearnerState
+from persim_jax.learners.online_config import OnlineConfig as OnlineConfig
 from persim_jax.learners.worlds import World, episode_returns, fresh, interact
 from persim_jax.types import Environment, Params, Transitions
-
-
-@dataclasses.dataclass(frozen=True)
-class OnlineConfig:
-    """Settings of the loop; hashable. Steps count those of all environments of one agent together.
-
-    Attributes:
-      num_envs: Parallel environments of each agent, E.
-      evaluate_every: Steps between two evaluations, a multiple of E.
-      budget: Steps after which training ends whatever was reached.
-      capacity: Rows of the replay buffer.
-      warm_up: Steps before the first gradient step.
-      batch_size: Rows that `Learner.update` gets at a time.
-      updates: Gradient steps after each step of all E environments.
-      explore: What `Learner.act` gets as `explore`, by step.
-      hold: Probability, by step, with which an environment begins to hold one random action.
-      max_hold: A held action lasts 1 to this many steps. 1 makes `hold` an epsilon-greedy; longer
-        ones reach what single random steps do not (Dabney et al., 2021).
-      episodes: Of one evaluation.
-      episode_steps: Steps after which an episode of training is cut short, for more beginnings in
-        the data; 0 is the time limit. Evaluation always goes to the time limit.
-      sequential: Whether agents are trained one after the other within a round, where one that has
-        reached its target costs nothing: right on a CPU that one learner fills. Side by side is
-        right where networks are tiny, and on an accelerator.
-    """
-
-    num_envs: int = 8
-    evaluate_every: int = 1000
-    budget: int = 400_000
-    capacity: int = 50_000
-    warm_up: int = 1000
-    batch_size: int = 128
-    updates: int = 1
-    explore: Schedule = Schedule(0.0, 0.0, 0)
-    hold: Schedule = Schedule(1.0, 0.05, 50_000)
-    max_hold: int = 1
-    episodes: int = 100
-    episode_steps: int = 0
-    sequential: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses settings that the loop would silently round."""
-        if self.evaluate_every < 1 or self.evaluate_every % self.num_envs:
-            raise ValueError(
-                f"evaluate_every is {self.evaluate_every}: make it a positive multiple of the "
-                f"{self.num_envs} environments"
-            )
-        if self.warm_up < self.num_envs:
-            raise ValueError(
-                f"warm_up is {self.warm_up}: the buffer is empty before the first {self.num_envs} "
-                "steps, let it be at least those"
-            )
 
 
 @chex.dataclass(frozen=True)
@@ -163,10 +111,17 @@ def train_online(
       `Kept` with a leading axis N; `reached` says which agents met their targets.
 
     Raises:
+      ValueError: The budget is spent before the first gradient step is evaluated.
       FloatingPointError: A learner that has not reached its target, or its returns, left the
         finite numbers; says whose and when. `save` was last called with a good state.
     """
     begin = time.monotonic()
+    if config.last_step <= config.warm_up:
+        raise ValueError(
+            f"the budget is {config.budget} and warm_up {config.warm_up}: the last evaluation, at "
+            f"step {config.last_step}, would see a learner that has learned nothing; raise the one "
+            "or lower the other"
+        )
     state = restore(_start(environment, learner, config, keys, env_params))
     steps = int(state.steps)
     while steps < config.budget and not bool(state.kept.reached.all()):

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax import ranges
 from persim_jax.networks import MLP
 from persim_jax.types import Params, PyTree, Spec
 
@@ -42,7 +43,8 @@ class PolicyConfig:
     max_log_std: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses bounds that nothing lies between."""
+        """Refuses bounds that nothing lies between, and layers without a unit."""
+        ranges.widths(self, "hidden")
         if not self.min_log_std <= self.init_log_std <= self.max_log_std:
             raise ValueError(
                 f"init_log_std is {self.init_log_std}: it must lie between min_log_std, "

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners import continuous
 from persim_jax.learners.base import Learner, polyak
 from persim_jax.learners.continuous import adam, critic_values, descend
@@ -49,9 +50,10 @@ class SACConfig:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a temperature whose logarithm could not be learned."""
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}: it must be positive")
+        """Refuses numbers that cannot be meant; of a temperature the logarithm is learned."""
+        ranges.widths(self, "hidden")
+        ranges.positive(self, "actor_rate", "critic_rate", "temperature")
+        ranges.between(self, 0, 1, "discount", "target_rate")
 
 
 @chex.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from persim_jax import ranges
 from persim_jax.learners.base import Learner, polyak
 from persim_jax.networks import MLP
 from persim_jax.types import Metrics, Params, Spec, Transitions
@@ -40,6 +41,14 @@ class TD3Config:
     noise_clip: float = 0.5
     policy_delay: int = 2
     obs_scale: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that cannot be meant."""
+        ranges.widths(self, "hidden")
+        ranges.positive(self, "learning_rate")
+        ranges.between(self, 0, 1, "discount", "target_rate")
+        ranges.not_negative(self, "target_noise", "noise_clip")
+        ranges.at_least(self, 1, "policy_delay")
 
 
 @chex.dataclass(frozen=True)
@@ -147,13 +156,10 @@ def make_td3(spec: Spec, config: TD3Config) -> Learner:
       `update` refuses a batch that is no multiple of `policy_delay`.
 
     Raises:
-      ValueError: If actions are discrete, `obs_scale` has another length than an observation or
-        `policy_delay` is not positive.
+      ValueError: If actions are discrete or `obs_scale` has another length than an observation.
     """
     if spec.discrete:
         raise ValueError(f"{spec.name} has discrete actions: TD3 needs continuous ones, use DQN")
-    if config.policy_delay < 1:
-        raise ValueError(f"policy_delay is {config.policy_delay}: it must be at least 1")
     if config.obs_scale and len(config.obs_scale) != spec.obs_size:
         raise ValueError(
             f"obs_scale has {len(config.obs_scale)} numbers, an observation {spec.obs_size}: "

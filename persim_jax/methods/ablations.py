@@ -11,6 +11,7 @@ import dataclasses
 
 import numpy as np
 
+from persim_jax import ranges
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.methods.model_based import ModelSettings, Recipe, parameter_count
 from persim_jax.methods.persim import PersimConfig
@@ -43,8 +44,7 @@ class AblationSettings:
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later."""
-        if self.own_batch_size < 1:
-            raise ValueError(f"own_batch_size is {self.own_batch_size}: it must be at least 1")
+        ranges.at_least(self, 1, "own_batch_size")
         if self.persim.angles:
             raise ValueError(
                 f"angles are {self.persim.angles}: the ablations take coordinates as they are"

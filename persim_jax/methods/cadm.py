@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from persim_jax import ranges
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
 from persim_jax.data.windows import Windows, windows_of
 from persim_jax.methods.model_based import ModelSettings, Recipe
@@ -36,9 +37,7 @@ class CadmSettings(CadmChoices):
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later."""
-        for name in ("num_steps", "test_particles"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        ranges.at_least(self, 1, "num_steps", "test_particles")
 
 
 def cadm_config(info: DatasetInfo | Spec, settings: CadmSettings, **fields: Any) -> CadmConfig:

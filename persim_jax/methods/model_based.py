@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from persim_jax import mesh as mesh_lib
-from persim_jax import training
+from persim_jax import ranges, training
 from persim_jax.data.dataset import OfflineDataset, refuse_inputs, validate
 from persim_jax.mesh import MeshConfig
 from persim_jax.methods.base import Method, Monitor
@@ -47,6 +47,11 @@ class ModelSettings:
     ensemble_size: int = 5
     spare_members: int = 0
     mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        """Refuses numbers of members that there cannot be."""
+        ranges.at_least(self, 1, "ensemble_size")
+        ranges.not_negative(self, "spare_members")
 
 
 def all_transitions(dataset: OfflineDataset, settings: ModelSettings) -> Items:

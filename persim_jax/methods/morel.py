@@ -59,8 +59,8 @@ class MorelPolicies(flax.struct.PyTreeNode):
       params: Of the policies, leaves `[L, ...]`.
       normalizers: Of the observations, leaves `[L, D]`.
       agents: `[L]` int32, rows of the agents; -1 is any agent.
-      diverged_at: `[L]` int32, the epoch or, after the last, update at which a lane diverged, -1 if
-        it did not.
+      diverged_at: `[L]` int32, the step at which a lane diverged, -1 if it did not. The first epoch
+        is step 1, and the updates of the policy go on from the last.
       diverged_member: `[L]` int32, the member of the ensemble that did, -1 if none.
       thresholds: `[L]`, disagreement above which the ensemble knows nothing.
       unknown: `[L]`, share of the data that it marks unknown.
@@ -87,7 +87,7 @@ class MorelPolicies(flax.struct.PyTreeNode):
         return int(lane_of(self.agents, agent))
 
     def diverged(self, agent: int) -> int | None:
-        """Returns the step at which the lane of an agent diverged; None if it did not.
+        """Returns the step, from 1, at which the lane of an agent diverged; None if it did not.
 
         Raises:
           KeyError: The agent has no policy.
@@ -222,7 +222,8 @@ def make_lanes(
     """What each policy is learned from, leaves `[L, ...]`.
 
     A lane of one agent has as many rows as the dataset has steps, its transitions repeated in turn:
-    it is the same whichever lanes there are beside it, and however short its trajectory.
+    it is the same whichever lanes there are beside it, and however short its trajectory. Where its
+    length does not divide theirs, the ensemble sees the first transitions once more than the last.
 
     Args:
       key: Each lane gets a fold of it.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 
+from persim_jax import ranges
 from persim_jax.learners.natural_gradient import NaturalGradientConfig, NaturalGradientState
 from persim_jax.normalizer import Normalizer
 from persim_jax.pessimism import check_distance
@@ -70,9 +71,7 @@ class MorelConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that would silently be rounded or fail inside a trace."""
-        for name in ("ensemble_size", "num_iterations", "num_paths", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        ranges.at_least(self, 1, "ensemble_size", "num_iterations", "num_paths", "chunk")
         if self.num_paths % self.ensemble_size:
             raise ValueError(
                 f"num_paths is {self.num_paths}: make it a multiple of ensemble_size, "
@@ -89,11 +88,10 @@ class MorelConfig:
                 "by epochs alone, set it to 0"
             )
         check_distance(self.distance)
-        if not 0 <= self.buffer_share <= 1:
-            raise ValueError(f"buffer_share is {self.buffer_share}: it must lie in [0, 1]")
-        for name, least in (("pessimism_coef", 0), ("horizon", 0), ("width", AUTO)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        ranges.between(self, 0, 1, "buffer_share")
+        ranges.at_least(self, 0, "pessimism_coef", "horizon")
+        ranges.at_least(self, AUTO, "width")
+        ranges.widths(self, "hidden")
 
     @property
     def paths(self) -> PathConfig:
@@ -150,8 +148,8 @@ class MorelState(NamedTuple):
       step: `[]` int32, epochs and policy updates so far.
       models: The ensembles, leaves `[L, ...]`.
       learner: The policies, leaves `[L, ...]`.
-      diverged_at: `[L]` int32, the step at which a lane left the finite numbers, or `GOOD`. Such a
-        lane stays as it was before.
+      diverged_at: `[L]` int32, the step, the first being 1, at which a lane left the finite
+        numbers, or `GOOD`. Such a lane stays as it was before.
       diverged_member: `[L]` int32, the member that did, or `GOOD` if none.
       metrics: Of the last updates, `[L]` each: "return", the mean undiscounted one of imagined
         episodes; "unknown", the share of their steps that led into HALT; "halted", the share of

@@ -99,8 +99,11 @@ class OfflinePolicies(flax.struct.PyTreeNode):
       states: Of the learners, leaves `[L, ...]`.
       normalizers: Of the observations, leaves `[L, D]`.
       agents: `[L]` int32, rows of the agents; -1 is any agent.
-      diverged_at: `[L]` int32, the gradient step at which a learner diverged, -1 if it did not.
+      diverged_at: `[L]` int32, the gradient step, the first being 1, at which a learner diverged,
+        -1 if it did not.
       learner: The learner, static.
+      is_spoiled: `[L]` bool, whether synthetic trajectories of a lane are not finite, so that it
+        could not but diverge; None is none.
     """
 
     states: LearnerState
@@ -108,15 +111,25 @@ class OfflinePolicies(flax.struct.PyTreeNode):
     agents: jax.Array
     diverged_at: jax.Array
     learner: Learner = flax.struct.field(pytree_node=False)
+    is_spoiled: jax.Array | None = None
 
     def diverged(self, agent: int) -> int | None:
-        """Returns the step at which the learner of an agent diverged; None if it did not.
+        """Returns the step, from 1, at which the learner of an agent diverged; None if it did not.
 
         Raises:
           KeyError: The agent has no policy.
         """
         step = int(self.diverged_at[lane_of(self.agents, agent)])
         return None if step < 0 else step
+
+    def spoiled(self, agent: int) -> bool:
+        """Whether an agent's simulator left the finite numbers, and its learner for that reason.
+
+        Raises:
+          KeyError: The agent has no policy.
+        """
+        lane = lane_of(self.agents, agent)
+        return self.is_spoiled is not None and bool(self.is_spoiled[lane])
 
 
 def make_learner(spec: Spec, config: LearnerConfig) -> Learner:
@@ -148,7 +161,8 @@ def fit(
         after each chunk.
 
     Returns:
-      The policies; `diverged_at` says which of them are not to be used.
+      The policies; `diverged_at` says which of them are not to be used. A lane whose synthetic
+      trajectories are not finite is one of them, and the others go on.
 
     Raises:
       ValueError: The name is none of these methods', the dataset has no rewards, has exogenous
@@ -178,6 +192,7 @@ def fit(
         agents=jnp.asarray(agents, jnp.int32),
         diverged_at=state.diverged_at,
         learner=learner,
+        is_spoiled=jnp.asarray([not _is_finite(part) for part in parts]),
     )
 
 
@@ -232,6 +247,11 @@ def _flat(found: Any) -> Transitions:
         next_obs=found.obs[rows, steps + 1],
         terminated=found.terminated[rows, steps],
     )
+
+
+def _is_finite(part: Transitions) -> bool:
+    """Whether all numbers are; a dataset's own are checked, those of a simulator may not be."""
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(part))
 
 
 def _joined(*parts: Transitions) -> Transitions:

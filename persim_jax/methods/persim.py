@@ -9,13 +9,15 @@ members' simulators of n.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
-from persim_jax import flops
+from persim_jax import flops, ranges
 from persim_jax import mesh as mesh_lib
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.support import support_of
@@ -32,6 +34,10 @@ from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig
 from persim_jax.types import Environment, PyTree, Task, Transitions
 
+UNSCALED = (1e-3, 30.0)
+"""Sizes of actions and inputs, as root mean squares, between which the action encoder learns from
+them as they are."""
+
 
 @dataclasses.dataclass(frozen=True)
 class PersimConfig:
@@ -43,7 +49,9 @@ class PersimConfig:
       spare_members: Members trained beside the M that are kept, those with the lowest training
         loss. A factorisation has poor local optima, and one member in one spoils a mean over five.
       mesh: Devices that training is spread over.
-      state_features: See `FactorConfig`, as for all that follow.
+      state_features: See `FactorConfig`, as for all that follow. `normalize_actions` is off, as in
+        the paper, whose actions are of the order of 1: turn it on for actions or inputs in units
+        of your own.
     """
 
     rank: int = 5
@@ -66,6 +74,10 @@ class PersimConfig:
     agent_penalty: float = 0.0
     huber: float = 0.0
     normalize_actions: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses a number of members that there cannot be; `FactorConfig` refuses the rest."""
+        ranges.not_negative(self, "spare_members")
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""
@@ -113,7 +125,8 @@ def fit(
       monitor: Watches training and restores it.
 
     Returns:
-      The simulators.
+      The simulators. Actions and inputs far from the order of 1 that `config` does not scale are
+      warned about.
 
     Raises:
       ValueError: The dataset is not valid, says which agent and step; or the mesh cannot be made,
@@ -122,6 +135,7 @@ def fit(
     """
     validate(dataset)
     config = config or PersimConfig()
+    _warn_of_units(dataset, config)
     kept, data = config.factor(dataset), jax.tree.map(jnp.asarray, dataset.transitions())
     params, noise = fit_model(key, kept, data, config, monitor)
     return PersonalizedSimulators(
@@ -134,6 +148,29 @@ def fit(
         support=support_of(dataset),
         noise=noise,
     )
+
+
+def _warn_of_units(dataset: OfflineDataset, config: PersimConfig) -> None:
+    """Warns of actions and inputs that would enter the model in a unit which it cannot learn from.
+
+    With unscaled actions of the order of 1e6 or 1e-6 training ends, and predictions are useless.
+    """
+    info, taken = dataset.info, np.asarray(dataset.mask)
+    numbers = {} if info.discrete else {"actions": dataset.actions}
+    if dataset.inputs is not None:
+        numbers["inputs"] = dataset.inputs
+    for name, values in numbers.items():
+        sizes = np.sqrt(np.square(np.asarray(values, np.float64)[taken]).mean(axis=0))
+        least, most = UNSCALED
+        strange = (sizes > 0) & ((sizes < least) | (sizes > most))
+        if strange.any() and not config.normalize_actions:
+            first = int(strange.argmax())
+            warnings.warn(
+                f"{name} of the dataset are of the size of {sizes[first]:.2g} in coordinate "
+                f"{first}, and the model takes them as they are: it hardly learns from numbers far "
+                "from 1. Use PersimConfig(normalize_actions=True)",
+                stacklevel=3,
+            )
 
 
 def fit_model(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
+from persim_jax import ranges
 from persim_jax.models.base import History
 from persim_jax.models.ensemble import TARGETS
 from persim_jax.models.gaussian import BOUND_WEIGHT, Gaussian, GaussianMLP
@@ -93,14 +94,14 @@ class CadmConfig(CadmChoices):
         """Refuses what could only fail later, inside a trace."""
         if self.target not in TARGETS:
             raise ValueError(f"target {self.target!r} is unknown: use one of {TARGETS}")
-        names = ("ensemble_size", "particles", "context_size", "history_length", "future_length")
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        sizes = ("ensemble_size", "particles", "context_size", "history_length", "future_length")
+        ranges.at_least(self, 1, *sizes)
+        ranges.widths(self, "features", "context_features")
+        ranges.not_negative(self, "back_weight", "variance_power", "bound_weight")
         if not self.context_features:
             raise ValueError("context_features is empty: give the context encoder a hidden layer")
-        sizes = {"decays": len(self.features) + 1, "context_decays": len(self.context_features)}
-        for name, size in sizes.items():
+        layers = {"decays": len(self.features) + 1, "context_decays": len(self.context_features)}
+        for name, size in layers.items():
             if len(getattr(self, name)) != size:
                 raise ValueError(
                     f"{name} are {getattr(self, name)}: there are {size} layers, give one for each"

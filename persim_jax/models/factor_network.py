@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from persim_jax import normalizer as normalizer_lib
+from persim_jax import ranges
 from persim_jax.models.ensemble import TARGETS as TARGETS
 from persim_jax.networks import MLP, uniform_fan_in
 from persim_jax.normalizer import Normalizer
@@ -81,17 +82,15 @@ class FactorConfig:
 
     def __post_init__(self) -> None:
         """Refuses what would silently be another choice, or no model at all."""
-        for name in ("num_agents", "rank", "ensemble_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        ranges.at_least(self, 1, "num_agents", "rank", "ensemble_size")
         if not self.state_features or min((*self.state_features, *self.action_features)) < 1:
             raise ValueError(
                 f"state_features are {self.state_features} and action_features "
                 f"{self.action_features}: give positive widths, one at least for states"
             )
-        for name in ("agent_penalty", "huber"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must not be negative")
+        ranges.not_negative(self, "agent_penalty", "huber")
+        if self.agent_start is not None and not math.isfinite(self.agent_start):
+            raise ValueError(f"agent_start is {self.agent_start}: give a number or None")
         if self.target not in TARGETS:
             raise ValueError(f"target {self.target!r} is unknown: use one of {TARGETS}")
         wrong = [angle for angle in self.angles if not 0 <= angle < self.obs_size]

@@ -104,6 +104,8 @@ def _check_sizes(config: PlannerConfig) -> None:
 def _check_numbers(config: PlannerConfig) -> None:
     """Refuses numbers outside their ranges; NaN is outside all of them."""
     c = config
+    if not math.isfinite(c.bonus_weight):
+        raise ValueError(f"bonus_weight is {c.bonus_weight}: give a finite number")
     if not 0 <= c.smoothing < 1:
         raise ValueError(f"smoothing is {c.smoothing}: the share to keep is at least 0 and below 1")
     if len(c.init_std) != 2 or not 0 < c.init_std[0] <= c.init_std[1] < math.inf:

@@ -58,7 +58,7 @@ def candidate_score(
       risk_level: Static.
 
     Returns:
-      Score `[]`.
+      Score `[]`; NaN, which no sampler prefers, where a member leaves the finite numbers.
     """
     members = functools.partial(jnp.broadcast_to, shape=(model.num_paths, *obs.shape))
     reward_of = jax.vmap(task.reward, in_axes=(0, None, 0))
@@ -80,8 +80,10 @@ def candidate_score(
     alive = jnp.ones(model.num_paths, bool)
     carry = (model.start(bound, obs), first, alive, jnp.zeros(model.num_paths, obs.dtype))
     times = jnp.arange(actions.shape[0])
-    (_, _, _, total), path = lax.scan(step, carry, (times, actions, encoded))
+    (_, last, _, total), path = lax.scan(step, carry, (times, actions, encoded))
     score = risk_lib.over_members(total, risk, risk_level)
+    # A reward that does not look at the state is a number where the state is none.
+    score = jnp.where(jnp.isfinite(last).all(), score, jnp.nan)
     if bonus_weight:
         score = score + bonus_weight * jax.vmap(task.planning_bonus, in_axes=1)(path).mean()
     return score

@@ -163,13 +163,14 @@ def test_an_older_workdir_without_baselines_goes_on(tmp_path):
         workdir.Workdir(tmp_path, changed(CONFIG, *OWN, value=0.9))
 
 
-def test_a_diverged_learner_is_named_with_trial_and_step(tmp_path):
+def test_a_diverged_learner_is_named_with_trial_and_step_or_its_simulator(tmp_path):
     config = changed(CONFIG, "trial", value=3)
     where, world = workdir.Workdir(tmp_path, config), make_world(config)
     rows = world.test_rows()
     fitted = OfflinePolicies(
         states=None, normalizers=None, agents=jnp.asarray(rows, jnp.int32),
         diverged_at=jnp.asarray([-1, 17, -1, -1, 4], jnp.int32), learner=None,
+        is_spoiled=jnp.arange(5) == 4,
     )  # fmt: skip
     out = io.StringIO()
     with Display(Console(file=out, width=300)) as display:
@@ -178,6 +179,10 @@ def test_a_diverged_learner_is_named_with_trial_and_step(tmp_path):
     assert lost == [second, last]
     assert f"cql_a of agent {second} " in out.getvalue()
     assert "diverged in trial 3 at gradient step 17" in out.getvalue()
+    # A learner that could not but diverge is not told to have done so.
+    assert f"cql_a of agent {last} " in out.getvalue()
+    assert "its simulator left the finite numbers in a synthetic" in out.getvalue()
+    assert "gradient step 4" not in out.getvalue()
     pooled = fitted.replace(agents=jnp.asarray([-1]), diverged_at=jnp.asarray([-1]))
     assert lost_agents("cql_p", where, world, pooled, quiet_display()) == []
 
@@ -188,7 +193,7 @@ def test_a_run_goes_on_where_a_learner_diverges(tmp_path):
     # Values below 1e-6 there are none, so that every learner diverges at once.
     config = changed(CONFIG, "baselines", "train", "max_value", value=1e-6)
     text = start(tmp_path, ("cql_a", "bcq_p"), config)
-    assert text.count("diverged in trial 0 at gradient step 0") == 10
+    assert text.count("diverged in trial 0 at gradient step 1:") == 10
     rows = read_rows(tmp_path / "rows.jsonl")
     assert not [row for row in rows if row["metric"] == "return_mean"]
     assert (tmp_path / "report.html").exists()

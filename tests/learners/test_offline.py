@@ -129,7 +129,8 @@ def spoiled():
 
 def test_a_lane_that_diverges_stops_and_the_others_go_on():
     state = train(data=spoiled())
-    assert np.asarray(state.diverged_at).tolist() == [GOOD, 0, GOOD]
+    # The first gradient step, which is told as step 1, as that of an ensemble is.
+    assert np.asarray(state.diverged_at).tolist() == [GOOD, 1, GOOD]
     good = train()
     for index in (0, 2):
         same(lane(state.learner, index), lane(good.learner, index))
@@ -150,9 +151,9 @@ def exploding(limit):
 
 
 def test_the_step_is_the_first_whose_value_leaves_the_bounds():
-    # Values 1, 2, 4, ...: 2^13 at step 13, the first above 5000.
+    # Values 1, 2, 4, ... at steps 1, 2, 3, ...: 2^13 at step 14, the first above 5000.
     state = exploding(5000.0)
-    assert np.asarray(state.diverged_at).tolist() == [13, 13, 13]
+    assert np.asarray(state.diverged_at).tolist() == [14, 14, 14]
     np.testing.assert_array_equal(state.learner, 2.0**10)
     # No lane is left, so training ends there.
     assert int(state.step) == 20
@@ -162,7 +163,7 @@ def test_the_step_is_the_first_whose_value_leaves_the_bounds():
 def test_a_diverged_lane_stays_as_it_is():
     state = train(dataclasses.replace(CONFIG, num_steps=10), data=spoiled())
     later = train(data=spoiled())
-    assert int(later.diverged_at[1]) == int(state.diverged_at[1]) == 0
+    assert int(later.diverged_at[1]) == int(state.diverged_at[1]) == 1
     same(lane(later.learner, 1), lane(state.learner, 1))
 
 

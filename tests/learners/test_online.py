@@ -209,3 +209,10 @@ def test_dqns_side_by_side_are_dqns_one_at_a_time():
 def test_settings_that_would_be_rounded_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         OnlineConfig(**settings)
+
+
+def test_a_budget_that_ends_before_anything_is_learned_is_refused():
+    # Evaluations at 10 and 20; the first gradient step comes with step 20, and is judged after it.
+    config = dataclasses.replace(COUNTING_CONFIG, budget=15, warm_up=20)
+    with pytest.raises(ValueError, match=r"budget is 15 and warm_up 20: .* at step 20, .* nothing"):
+        train_counting([1.0], [-5.0], config)

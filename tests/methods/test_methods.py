@@ -10,7 +10,7 @@ import pytest
 
 from persim_jax import collect
 from persim_jax.data.dataset import DatasetInfo, OfflineDataset
-from persim_jax.methods import METHODS, Monitor
+from persim_jax.methods import METHODS, Monitor, persim
 from persim_jax.methods.ablations import AblationSettings, ablation_settings
 from persim_jax.methods.persim import PERSIM, PersimConfig, fit
 from persim_jax.planning.mpc import PlannerConfig
@@ -231,3 +231,21 @@ def test_where_jax_knows_64_bits_the_same_is_learned(name, polish_rounds):
             found.append(np.asarray(after))
     np.testing.assert_allclose(found[1], found[0], atol=1e-3)
     np.testing.assert_allclose(found[2], found[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e6, 1e-6])
+def test_actions_in_a_unit_that_the_model_cannot_learn_from_are_warned_about(unit, monkeypatch):
+    # What is warned about is known before anything is trained.
+    monkeypatch.setattr(persim, "fit_model", lambda *args: (None, None))
+    actions = np.random.default_rng(0).uniform(-1, 1, (6, 40, 1)).astype(np.float32)
+    dataset = make_dataset().replace(
+        actions=actions * np.float32(unit),
+        info=DatasetInfo("line", "random", TOY.spec.obs_names, ("gain",), 0, 1),
+    )
+    # The root mean square of uniform numbers in [-1, 1] is 0.577.
+    size = r"actions of the dataset are of the size of (5\.[5-9]|6)e[+-]0[57] in coordinate 0"
+    with pytest.warns(UserWarning, match=size + ".*normalize_actions=True"):
+        fit(jax.random.key(0), dataset, config=SMALL)
+    # Of the order of 1, or scaled by the model: no warning, which here would be an error.
+    fit(jax.random.key(0), dataset.replace(actions=actions), config=SMALL)
+    fit(jax.random.key(0), dataset, config=dataclasses.replace(SMALL, normalize_actions=True))

@@ -235,10 +235,18 @@ def test_who_diverged_is_told_and_who_has_no_policy():
     rewards = np.array(DATA.rewards)
     # A sum of a few of these is infinite.
     rewards[1] = np.where(DATA.mask[1], 3e38, 0.0)
-    fitted = fit(jax.random.key(0), DATA.replace(rewards=rewards), TOY.spec, "cql_a", SETTINGS)
+    found = synthetic(num=1, agents=(4, 1, 2))
+    lost = np.array(found.obs)
+    lost[2, 0, 5:] = np.nan
+    settings = SETTINGS._replace(agents=(4, 1, 2), synthetic=found.replace(obs=lost))
+    data = DATA.replace(rewards=rewards)
+    fitted = fit(jax.random.key(0), data, TOY.spec, "persim_cql_1", settings)
     assert fitted.diverged(4) is None
     assert fitted.diverged(1) is not None
-    absent = pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1\] have one")
+    assert fitted.diverged(2) == 1
+    # It was not the learner in row 2 that left the finite numbers, but the simulator before it.
+    assert [fitted.spoiled(row) for row in (4, 1, 2)] == [False, False, True]
+    absent = pytest.raises(KeyError, match=r"row 3 has no policy: rows \[4, 1, 2\] have one")
     with absent:
         fitted.diverged(3)
     # Not another agent's policy in its place.

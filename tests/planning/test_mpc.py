@@ -140,6 +140,14 @@ def score_of(actions, gains, task, bonus_weight=0.0):
     return float(score())
 
 
+def test_a_plan_on_which_a_member_leaves_the_finite_numbers_has_no_score():
+    # One for each step: 3 is what the plan would be worth if nobody looked at its states.
+    task = line_env(3)._replace(
+        reward=lambda obs, action, next_obs: jnp.ones(()), terminated=lambda obs: obs[0] < -9.0
+    )
+    assert np.isnan(score_of([2, 2, 2], [1.0, 3e38], task))
+
+
 def test_rewards_after_a_predicted_termination_do_not_count():
     # One member: positions 1, then 2, which ends it: rewards 1 + 0.2 and 2 - 0.5 + 0.2.
     task = line_env(3)

@@ -1,0 +1,71 @@
+"""Ranges that the numbers of a config must lie in, so that one which cannot be meant is refused.
+
+A config calls these when it is made: inside a trace such a number would fail late, or train another
+way without a word. NaN lies in no range.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Raises if a number is below `least`.
+
+    Raises:
+      ValueError: One is; says which.
+    """
+    for name in names:
+        if not getattr(config, name) >= least:
+            raise ValueError(f"{name} is {getattr(config, name)}: it must be at least {least}")
+
+
+def between(config: Any, low: float, high: float, *names: str) -> None:
+    """Raises if a number is outside `[low, high]`.
+
+    Raises:
+      ValueError: One is; says which.
+    """
+    for name in names:
+        if not low <= getattr(config, name) <= high:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}: it must lie in [{low:g}, {high:g}]"
+            )
+
+
+def positive(config: Any, *names: str) -> None:
+    """Raises if a number is not above 0 and finite.
+
+    Raises:
+      ValueError: One is not; says which.
+    """
+    for name in names:
+        if not 0 < getattr(config, name) < math.inf:
+            raise ValueError(f"{name} is {getattr(config, name)}: it must be positive and finite")
+
+
+def not_negative(config: Any, *names: str) -> None:
+    """Raises if a number is below 0 or not finite.
+
+    Raises:
+      ValueError: One is; says which.
+    """
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(
+                f"{name} is {getattr(config, name)}: it must not be negative, and must be finite"
+            )
+
+
+def widths(config: Any, *names: str) -> None:
+    """Raises if a layer has no unit; no layers at all are a linear map.
+
+    Raises:
+      ValueError: One has none; says where.
+    """
+    for name in names:
+        if min(getattr(config, name), default=1) < 1:
+            raise ValueError(
+                f"{name} are {getattr(config, name)}: every layer needs a width of at least 1"
+            )
