@@ -260,7 +260,7 @@ def try_ranks(
     trials = []
     for member, rank in enumerate(ranks):
         own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)
-        predicted = forecast(model, params._replace(weights=own), queries)
+        predicted = forecast(model, params._replace(weights=own), queries, scale)
         squared = squared_errors(predicted, queries, scale)
         by_agent = tuple(
             float(np.nanmean(squared[queries.agent == agent])) for agent in np.unique(queries.agent)

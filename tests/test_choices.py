@@ -127,7 +127,7 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
 
 def off_by_a_hundredth(monkeypatch):
     """Trials fit nothing, and each prediction is off by 0.01."""
-    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
+    nearly = lambda model, params, queries, scale: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
     monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
     monkeypatch.setattr(choices_lib, "forecast", nearly)
 

@@ -39,7 +39,10 @@ class Coverage(NamedTuple):
 
 def scores(forecast: Forecast, queries: Queries) -> np.ndarray:
     """Errors in standard deviations `[Q, H, D]`, NaN where there was no step."""
-    error = np.abs(queries.truth - forecast.mean) / np.maximum(forecast.std, 1e-12)
+    error = np.abs(queries.truth - forecast.mean)
+    # Any other floor would be one in somebody's units.
+    with np.errstate(over="ignore"):
+        error = error / np.maximum(forecast.std, np.finfo(np.float64).tiny)
     return np.where(queries.mask[..., None], error, np.nan)
 
 

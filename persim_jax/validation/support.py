@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.validation.queries import Queries
 
@@ -49,8 +50,9 @@ def support_of(train: OfflineDataset) -> Support:
     # From the first agent's to the last's: no agent is left out because there are many.
     count = min(len(points), NUM_REFERENCES + NUM_PROBES)
     chosen = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
-    mean, std = chosen.mean(axis=0), chosen.std(axis=0)
-    std = np.where(std < 1e-8, 1.0, std)
+    unit = normalizer_lib.binary_unit(chosen)
+    mean, std = unit * (chosen / unit).mean(axis=0), unit * (chosen / unit).std(axis=0)
+    std = np.where(normalizer_lib.is_constant(chosen, std), np.ones_like(std), std)
     scaled = (chosen - mean) / std
     # Every third is a probe.
     probe = np.arange(len(scaled)) % 3 == 0
