@@ -19,6 +19,7 @@ from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.models.base import DynamicsModel, History
 from persim_jax.normalizer import Normalizer
+from persim_jax.precision import exact
 
 PENALTIES = (1e-4, 1e-2, 1.0, 100.0)
 MAX_FEATURES = 80
@@ -128,7 +129,7 @@ def ridge_model(config: RidgeConfig) -> DynamicsModel:
         ),
         encode_actions=lambda bound, actions: actions,
         start=lambda bound, obs: obs[None],
-        step=step,
+        step=exact(step),
         observe=lambda state: state,
     )
 
@@ -159,6 +160,7 @@ def _largest(config: RidgeConfig, evidence: History) -> RidgeConfig:
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
+@exact
 def _fit_each(
     evidence: History, scaling: Scaling, unit: jax.Array, config: RidgeConfig
 ) -> jax.Array:

@@ -17,6 +17,7 @@ from jax import lax
 
 from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.precision import exact
 from persim_jax.validation.queries import Queries
 
 NUM_REFERENCES = 4096
@@ -83,6 +84,7 @@ def as_points(obs: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndar
 
 
 @functools.partial(jax.jit, static_argnames=("chunk",))
+@exact
 def _nearest(references: jax.Array, points: jax.Array, chunk: int = 256) -> jax.Array:
     """Distance of each point `[B, S]` to the nearest reference `[R, S]`, `[B]`."""
     norms = jnp.sum(jnp.square(references), axis=1)
