@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from experiments.figures.style import COLORS, DASHES, PAGE_WIDTH, draw
+from persim_jax.validation.verdicts import counted
 
 LABELS = {
     "personalized": "personal simulator",
@@ -102,7 +103,7 @@ def plot_coverage(
                 places + 0.12, shares, yerr=bars, fmt="o", color=COLORS[0], markersize=8,
                 capsize=4, label="rescaled on other agents",
             )  # fmt: skip
-            own.set_xticks(places, [_steps(entry[1]) for entry in new])
+            own.set_xticks(places, [counted(entry[1], "step") for entry in new])
             own.set(title=f"should hold {level:.0%} of values", xlim=(-0.5, len(new) - 0.5))
             ends = [entry[3] for entry in new if np.isfinite(entry[3])]
             lowest = min(0.0 if level < 0.6 else level - 0.35, *shares - 0.05, *ends)
@@ -113,10 +114,6 @@ def plot_coverage(
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
     return draw(path, PAGE_WIDTH, 3.8, paint)
-
-
-def _steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count} steps"
 
 
 def plot_gain(

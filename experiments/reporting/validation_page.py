@@ -141,9 +141,11 @@ def _agents(findings: Findings, config: ValidationConfig) -> str:
     if len(findings.verdicts) <= LONG:
         return rules + _verdicts(findings.verdicts)
     trusted = [v for v in findings.verdicts if v.verdict == TRUST]
+    which = words.counted(len(trusted), "agent")
     folded = (
-        f"<details><summary>The {len(trusted)} agents that can be trusted</summary>"
-        f"{_verdicts(trusted)}</details>"
+        f"<details><summary>The {which} that can be trusted</summary>{_verdicts(trusted)}</details>"
+        if trusted
+        else ""
     )
     shown = f"<h3>Agents with a limit</h3>{_verdicts(doubtful)}" if doubtful else ""
     return rules + shown + folded
