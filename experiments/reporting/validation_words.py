@@ -124,11 +124,12 @@ def share_text(share: float) -> str:
     return f"{share:.1%}" if math.isfinite(share) else "no step that far"
 
 
-def coverage_line(found: Coverage) -> str:
-    """One share with its interval and count."""
-    if not math.isfinite(found.share):
-        return share_text(found.share)
-    return f"{found.share:.1%} ({found.low:.1%} to {found.high:.1%})"
+def rescaled_text(given: Coverage, rescaled: Coverage) -> str:
+    """The share in rescaled intervals with its own interval, beside that in intervals as given."""
+    if math.isfinite(rescaled.share):
+        return f"{rescaled.share:.1%} ({rescaled.low:.1%} to {rescaled.high:.1%})"
+    reached = math.isfinite(given.share)
+    return "no other agents to rescale by" if reached else share_text(rescaled.share)
 
 
 def how_judged(findings: Findings, config: ValidationConfig) -> list[str]:

@@ -123,6 +123,10 @@ def test_what_was_never_that_long_is_no_number():
     table = section.partition("<table>")[2]
     assert "no step that far" in table
     assert "nan" not in table
+    alone = part()._replace(after=[c._replace(**far) for c in part().after])
+    section = intervals_section(Findings(alone, alone, verdicts(6), 4), CONFIG)
+    assert section.count("<td>no other agents to rescale by</td>") == 6
+    assert "no step that far" not in section
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,12 @@ def test_figures_show_every_method_interval_and_agent(tmp_path):
     # Ends of intervals are in sight.
     wide = plot_coverage([(0.95, 1, 1.0)], [(0.95, 1, 0.9, 0.1, 1.0)], tmp_path / "wide.svg")
     assert wide.axes[0].get_ylim()[0] < 0.1
+    # Of one level only the first step was rescaled, of the other no step was reached.
+    gone = (np.nan,) * 3
+    before = [(p, h, 0.7 if p == 0.8 else np.nan) for p in (0.8, 0.95) for h in (1, 2, 3)]
+    after = [(p, h, *((0.8, 0.7, 0.9) if (p, h) == (0.8, 1) else gone)) for p, h, _ in before]
+    left = plot_coverage(before, after, tmp_path / "gone.svg")
+    assert [len(axes.get_xticks()) for axes in left.axes] == [3, 0]
     gain = plot_gain({"known": (0.5, 0.4, 0.6), "new": (0.1, -0.2, 0.3)}, tmp_path / "gain.svg")
     assert [t.get_text() for t in gain.axes[0].texts] == ["50%", "10%"]
     agents = plot_agents([0.1, 0.2, 1.0], [0, 0.1, 0.9], [2, 1, 0], (0.5, 0.5), tmp_path / "a.svg")
