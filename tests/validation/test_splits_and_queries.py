@@ -80,6 +80,8 @@ def test_too_little_to_judge_is_said():
     key = jax.random.key(0)
     with pytest.raises(CannotJudgeError, match=r"there are 11 agents: .* at least 12"):
         split(key, line_data(np.ones(11)), CONFIG)
+    with pytest.raises(CannotJudgeError, match=r"there is 1 agent: .* at least 12"):
+        split(key, line_data(np.ones(1)), CONFIG)
     with pytest.raises(CannotJudgeError, match=r"leaves 1 to train on.* lower agent_share"):
         split(key, line_data(np.ones(20)), ValidationConfig(agent_share=0.95))
     single = dataset_of(np.zeros((12, 2, 2), np.float32), np.zeros((12, 1), np.int32))
