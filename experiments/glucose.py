@@ -219,7 +219,7 @@ def table_of(
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
-    hour = -(-60 // minutes)
+    hour = _steps_of_an_hour(minutes)
     for patient in range(len(patients)):
         gap = rng.integers(hour, steps - 2 * hour) if rng.random() < gap_chance else steps + 1
         for step in range(steps + 1):
@@ -235,15 +235,26 @@ def table_of(
     return out.getvalue()
 
 
+def _steps_of_an_hour(minutes: int) -> int:
+    return -(-60 // minutes)
+
+
 def main(argv: Sequence[str]) -> None:
     """Writes the table."""
     del argv
     rng = np.random.default_rng(FLAGS.seed)
     patients = draw_patients(rng, FLAGS.patients, not FLAGS.no_heterogeneity)
     steps = FLAGS.hours * 60 // FLAGS.minutes
+    least = 3 * _steps_of_an_hour(FLAGS.minutes) + 1
+    if steps < least:
+        raise app.UsageError(
+            f"--hours={FLAGS.hours} and --minutes={FLAGS.minutes} make records of {steps} steps: "
+            f"at least {least} are needed, as some lose an hour in between; ask for more hours or "
+            "fewer minutes"
+        )
     text = table_of(rng, patients, steps, FLAGS.minutes, FLAGS.noise)
     path = Path(FLAGS.out)
-    if path.exists() and path.read_bytes() != text.encode():
+    if path.is_dir() or (path.exists() and path.read_bytes() != text.encode()):
         raise app.UsageError(f"{path} exists with other content: give another --out, or remove it")
     write_atomically(path, text.encode())
     print(f"{FLAGS.patients} patients, {steps + 1} moments of each at most: {path}")

@@ -126,6 +126,8 @@ def validate(
     page = to_page(findings, config, facts, choices)
     folder = Path(out) if out else workdir
     folder.mkdir(parents=True, exist_ok=True)
+    # An earlier one is none on what follows.
+    (folder / "verdict.json").unlink(missing_ok=True)
     append_rows(folder / "validation_rows.jsonl", rows)
     write_atomically(folder / "validation.html", page.encode())
     tables = (findings.tails.widths, findings.unseen.widths)

@@ -8,6 +8,7 @@ open loop.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from persim_jax.models.factor_ranks import limit_ranks
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig, TrainState
 from persim_jax.types import Task
-from persim_jax.validation.config import CannotJudgeError, ValidationConfig
+from persim_jax.validation.config import CannotJudgeError, ValidationConfig, check_count
 from persim_jax.validation.errors import squared_errors
 from persim_jax.validation.open_loop import forecast
 from persim_jax.validation.procedure import scale_of
@@ -187,9 +188,10 @@ def choose(
 
     Raises:
       ValueError: The dataset is not valid, says which agent and step; or a candidate makes no
-        sense for these data.
+        sense, or none for these data.
     """
     validate(dataset)
+    _check_asked(asked)
     choices = sized(dataset, seed)
     ranks = tuple(r for r in sorted(asked.ranks) if r <= dataset.num_agents) or (min(asked.ranks),)
     # What is longer than an agent's longest run is no candidate; alone, it is an error.
@@ -220,6 +222,19 @@ def choose(
         pass  # nothing was tried: the middle must do
     trials = [trial for found in tried.values() for trial in found]
     return dataclasses.replace(choices, lags=lags, rank=rank, agent_penalty=penalty), trials
+
+
+def _check_asked(asked: Asked) -> None:
+    """Refuses candidates that would be tried for long and then fitted never."""
+    for name, values in asked._asdict().items():
+        if not values:
+            raise ValueError(f"{name} are empty: name at least one candidate")
+    for name in ("lags", "ranks"):
+        for value in getattr(asked, name):
+            check_count(f"one of {name}", value)
+    for value in asked.penalties:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"one of penalties is {value}: it must not be negative")
 
 
 def try_ranks(
@@ -260,7 +275,7 @@ def try_ranks(
     trials = []
     for member, rank in enumerate(ranks):
         own = jax.tree.map(lambda leaf, m=member: leaf[m : m + 1], params.weights)
-        predicted = forecast(model, params._replace(weights=own), queries)
+        predicted = forecast(model, params._replace(weights=own), queries, scale)
         squared = squared_errors(predicted, queries, scale)
         by_agent = tuple(
             float(np.nanmean(squared[queries.agent == agent])) for agent in np.unique(queries.agent)

@@ -100,6 +100,22 @@ def test_data_that_are_not_valid_are_refused_before_anything_is_tried():
         choose(data)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(ranks=(0, 1)), "one of ranks is 0: it must be at least 1"),
+        (Asked(ranks=(1.5, 2)), r"one of ranks is 1\.5: .* a whole number"),
+        (Asked(lags=()), "lags are empty: name at least one candidate"),
+        (Asked(penalties=(0.1, -1.0)), r"one of penalties is -1\.0: it must not be negative"),
+        (Asked(penalties=(np.nan,)), "one of penalties is nan"),
+    ],
+)
+def test_candidates_without_sense_are_refused_before_anything_is_tried(asked, message):
+    never = lambda candidate, trial: pytest.fail("nothing is to be tried")  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        choose(pushed([1.0, 2.0]), asked, run=never)
+
+
 def test_records_that_cannot_be_cut_are_fitted_untried():
     short = pushed([1.0, 2.0, 3.0], steps=1)
     choices, trials = choose(short, Asked(ranks=(1, 2, 3)))
@@ -127,7 +143,7 @@ def test_lags_rank_and_penalty_are_chosen_in_turn():
 
 def off_by_a_hundredth(monkeypatch):
     """Trials fit nothing, and each prediction is off by 0.01."""
-    nearly = lambda model, params, queries: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
+    nearly = lambda model, params, queries, scale: Forecast(queries.truth + 0.01, queries.truth)  # noqa: E731
     monkeypatch.setattr(choices_lib, "fit_model", lambda *args: (ModelParams((), ()), None))
     monkeypatch.setattr(choices_lib, "forecast", nearly)
 

@@ -11,16 +11,18 @@ from jax import lax
 
 from persim_jax import training
 from persim_jax.flops import _jaxprs
-from persim_jax.models.base import DynamicsModel
+from persim_jax.models.base import DynamicsModel, History
 from persim_jax.models.cadm import cadm_model
 from persim_jax.models.factor import FactorConfig, factor_model
 from persim_jax.models.factor_basis import factor_basis
 from persim_jax.networks import MLP
+from persim_jax.normalizer import identity
 from persim_jax.personalization import posterior
 from persim_jax.personalization.prior import population_prior, residual_noise
 from persim_jax.precision import dot_general, products_in
 from persim_jax.training import TrainConfig
 from persim_jax.types import Transitions
+from persim_jax.validation import per_agent, support
 from tests.models.cadms import random_params, small
 from tests.models.test_reward import fitted
 from tests.test_training import make_data
@@ -195,7 +197,7 @@ def test_predictions_are_float32_on_every_device_unless_asked_otherwise(name, as
     assert all(each == (wanted, wanted) for each in found)
 
 
-def test_newcomers_and_learned_rewards_are_float32_too():
+def test_newcomers_learned_rewards_and_what_validation_compares_with_are_float32_too():
     params, reward = MODELS["factor"][1], fitted()
     noise, mask, one = jnp.ones(3), jnp.ones(4, bool), jnp.asarray(1.0)
     data = Transitions(
@@ -210,7 +212,17 @@ def test_newcomers_and_learned_rewards_are_float32_too():
         spread = posterior.covariance(known)
         return posterior.sample(key, known, 4), spread, posterior.predict(known, basis[0], noise)
 
+    sizes = per_agent.RidgeConfig(size=3, lags=1, num_actions=0, degree=2)
+    own = History(data.obs, data.actions, data.next_obs, mask)
+    alone = jax.tree.map(lambda leaf: leaf[None], own)
+    scaling = per_agent.Scaling(identity(3), identity(2), -noise, noise)
+    coefficients = jnp.zeros((18, 3))  # of 1, three states, two actions, and their products
+    ridge = per_agent.RidgeParams(coefficients, *scaling)
+    step = per_agent.ridge_model(sizes).step
     traced = [
+        jax.make_jaxpr(functools.partial(per_agent._fit_each, config=sizes))(alone, scaling, noise),
+        jax.make_jaxpr(step)(jax.random.key(0), ridge, data.obs[:1], data.actions[0]),
+        jax.make_jaxpr(support._nearest)(data.obs, data.obs),
         jax.make_jaxpr(functools.partial(factor_basis, FACTOR))(params, data.obs, data.actions),
         jax.make_jaxpr(reward)(jnp.zeros(2), jnp.zeros(1), jnp.zeros(2)),
         jax.make_jaxpr(newcomer)(params, jnp.zeros((4, 3, 2)), jax.random.key(0)),

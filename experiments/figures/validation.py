@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
 from experiments.figures.style import COLORS, DASHES, PAGE_WIDTH, draw
+from persim_jax.validation.verdicts import counted
 
 LABELS = {
     "personalized": "personal simulator",
@@ -88,24 +89,28 @@ def plot_coverage(
     def paint(figure: Figure) -> None:
         axes = figure.subplots(1, len(levels), squeeze=False)[0]
         for own, level in zip(axes, levels, strict=True):
-            old = [entry for entry in before if entry[0] == level and np.isfinite(entry[2])]
-            new = [entry for entry in after if entry[0] == level and np.isfinite(entry[2])]
-            places = np.arange(len(new), dtype=float)
+            # A step that was reached may still have no interval that other agents rescaled.
+            told = [
+                (old, new)
+                for old, new in zip(before, after, strict=True)
+                if new[0] == level and np.isfinite(old[2])
+            ]
+            places = np.arange(len(told), dtype=float)
             own.axhline(level, color=SOFT, linewidth=1.4)
             own.plot(
-                places - 0.12, [entry[2] for entry in old], "o", color=COLORS[1], mfc="white",
+                places - 0.12, [old[2] for old, _ in told], "o", color=COLORS[1], mfc="white",
                 markersize=8, mew=1.8, label="as the model gives them",
             )  # fmt: skip
-            shares = np.asarray([entry[2] for entry in new])
-            bars = np.abs(np.asarray([entry[3:5] for entry in new]).T - shares)
+            shares, *ends = np.asarray([new[2:5] for _, new in told]).reshape(-1, 3).T
             own.errorbar(
-                places + 0.12, shares, yerr=bars, fmt="o", color=COLORS[0], markersize=8,
-                capsize=4, label="rescaled on other agents",
+                places + 0.12, shares, yerr=np.abs(ends - shares), fmt="o", color=COLORS[0],
+                markersize=8, capsize=4, label="rescaled on other agents",
             )  # fmt: skip
-            own.set_xticks(places, [_steps(entry[1]) for entry in new])
-            own.set(title=f"should hold {level:.0%} of values", xlim=(-0.5, len(new) - 0.5))
-            ends = [entry[3] for entry in new if np.isfinite(entry[3])]
-            lowest = min(0.0 if level < 0.6 else level - 0.35, *shares - 0.05, *ends)
+            own.set_xticks(places, [counted(new[1], "step") for _, new in told])
+            width = max(len(told), 1)
+            own.set(title=f"should hold {level:.0%} of values", xlim=(-0.5, width - 0.5))
+            seen = np.concatenate([shares - 0.05, *ends])
+            lowest = min([0.0 if level < 0.6 else level - 0.35, *seen[np.isfinite(seen)]])
             own.set_ylim(max(lowest, 0.0) - 0.02, 1.02)
             own.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes[0].set_ylabel("values inside")
@@ -113,10 +118,6 @@ def plot_coverage(
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
     return draw(path, PAGE_WIDTH, 3.8, paint)
-
-
-def _steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count} steps"
 
 
 def plot_gain(

@@ -15,7 +15,7 @@ from experiments.reporting import validation_words as words
 from experiments.reporting.page import data_uri
 from persim_jax.validation.config import ValidationConfig
 from persim_jax.validation.judgement import Findings
-from persim_jax.validation.verdicts import DO_NOT_TRUST, TRUST, TRUST_UP_TO, AgentVerdict
+from persim_jax.validation.verdicts import DO_NOT_TRUST, TRUST, TRUST_UP_TO, AgentVerdict, counted
 
 _TEMPLATE = pathlib.Path(__file__).with_name("page_template.html")
 _RANK = {DO_NOT_TRUST: 0, TRUST_UP_TO: 1, TRUST: 2}
@@ -111,8 +111,8 @@ def _intervals(findings: Findings, config: ValidationConfig) -> str:
     )
     rows = [
         [
-            f"{new.level:.0%}", new.step, words.share_text(old.share), words.coverage_line(new),
-            new.windows,
+            f"{new.level:.0%}", new.step, words.share_text(old.share),
+            words.rescaled_text(old, new), new.windows,
         ]
         for old, new in zip(part.before, part.after, strict=True)
     ]  # fmt: skip
@@ -141,9 +141,11 @@ def _agents(findings: Findings, config: ValidationConfig) -> str:
     if len(findings.verdicts) <= LONG:
         return rules + _verdicts(findings.verdicts)
     trusted = [v for v in findings.verdicts if v.verdict == TRUST]
+    which = counted(len(trusted), "agent")
     folded = (
-        f"<details><summary>The {len(trusted)} agents that can be trusted</summary>"
-        f"{_verdicts(trusted)}</details>"
+        f"<details><summary>The {which} that can be trusted</summary>{_verdicts(trusted)}</details>"
+        if trusted
+        else ""
     )
     shown = f"<h3>Agents with a limit</h3>{_verdicts(doubtful)}" if doubtful else ""
     return rules + shown + folded

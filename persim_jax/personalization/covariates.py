@@ -148,8 +148,10 @@ def _checked(covariates: np.ndarray) -> np.ndarray:
 
 def _powers(num_covariates: int, degree: int) -> np.ndarray:
     """Exponents of all monomials up to a degree, the constant first, `[F, C]`."""
-    every = itertools.product(range(degree + 1), repeat=num_covariates)
-    return np.asarray(sorted((p for p in every if sum(p) <= degree), key=sum))
+    # Not all of (degree + 1)^C exponents: of twenty covariates these are billions.
+    factors = itertools.combinations_with_replacement(range(num_covariates + 1), degree)
+    every = ([chosen.count(c) for c in range(num_covariates)] for chosen in factors)
+    return np.asarray(sorted(every, key=lambda powers: (sum(powers), powers)))
 
 
 def _monomials(scaled: jax.Array, powers: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax.arguments import check_actions
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.data.info import DatasetInfo
 from persim_jax.data.levels import renumbered
@@ -23,12 +24,17 @@ def as_trained(data: OfflineDataset, known: DatasetInfo | None) -> OfflineDatase
       known: Facts of the training data; None of simulators of older versions, which know no names.
 
     Raises:
-      ValueError: States, inputs or continuous actions are others or in another order, or a discrete
-        action is none of the training data's.
+      ValueError: Lags are others, states, inputs or continuous actions are others or in another
+        order, or a discrete action is none of the training data's.
     """
     if known is None:
         return data
     info = data.info
+    if info.lags != known.lags:
+        raise ValueError(
+            f"lags of the newcomers are {info.lags}, those of the training data {known.lags}: give "
+            f"persim_jax.with_lags(dataset, {known.lags}) of a dataset without lags"
+        )
     named = bool(info.action_names and known.action_names)
     if named and info.discrete and known.discrete:
         data = renumbered(data, known.action_names)
@@ -76,6 +82,7 @@ def check_evidence(config: FactorConfig, evidence: History) -> None:
       ValueError: A shape does not fit, a value is not finite or an action does not exist.
     """
     leading, integers = evidence.mask.shape, config.tabular_actions
+    several = leading[0] > 1
     wanted: dict[str, tuple[int, ...]] = {
         "obs": (*leading, config.obs_size),
         "next_obs": (*leading, config.obs_size),
@@ -89,13 +96,10 @@ def check_evidence(config: FactorConfig, evidence: History) -> None:
             )
         bad = np.argwhere(~np.isfinite(np.asarray(found)))
         if len(bad):
-            raise ValueError(f"{name} of transition {bad[0, 1]} is not finite: leave it out")
-    if integers and evidence.actions.size:
-        low, high = int(evidence.actions.min()), int(evidence.actions.max())
-        if low < 0 or high >= config.action_size:
-            raise ValueError(
-                f"actions reach from {low} to {high}: they must be 0 to {config.action_size - 1}"
-            )
+            whose = f" of the newcomer in row {bad[0, 0]}" if several else ""
+            raise ValueError(f"{name} of transition {bad[0, 1]}{whose} is not finite: leave it out")
+    if integers:
+        check_actions(config, evidence.actions.reshape(-1))
 
 
 def first_few(values: Any) -> str:

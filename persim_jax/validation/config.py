@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 
 class CannotJudgeError(ValueError):
     """There are too few agents or steps for any verdict."""
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuses what is no number of things: zero would be nothing, and -1 counts from the end."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} is {value}: it must be at least 1, and a whole number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +38,17 @@ class TrustConfig:
     min_steps: int = 5
     max_outside: float = 0.5
     min_coverage: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuses thresholds that all agents or none would pass."""
+        if not self.max_error > 0:
+            raise ValueError(f"max_error is {self.max_error}: it must be above 0")
+        if not self.negligible >= 0:
+            raise ValueError(f"negligible is {self.negligible}: it must be at least 0")
+        check_count("min_steps", self.min_steps)
+        for name in ("max_outside", "min_coverage"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,5 +85,10 @@ class ValidationConfig:
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1")
         for name in ("transitions", "horizon", "max_windows", "num_particles", "num_bootstraps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+            check_count(name, getattr(self, name))
+        if not self.levels or not all(0 < level < 1 for level in self.levels):
+            raise ValueError(f"levels are {self.levels}: give some between 0 and 1")
+        if not self.steps:
+            raise ValueError("steps are empty: name those at which coverage and errors are told")
+        for step in self.steps:
+            check_count("one of steps", step)

@@ -39,7 +39,10 @@ class Coverage(NamedTuple):
 
 def scores(forecast: Forecast, queries: Queries) -> np.ndarray:
     """Errors in standard deviations `[Q, H, D]`, NaN where there was no step."""
-    error = np.abs(queries.truth - forecast.mean) / np.maximum(forecast.std, 1e-12)
+    error = np.abs(queries.truth - forecast.mean)
+    # Any other floor would be one in somebody's units.
+    with np.errstate(over="ignore"):
+        error = error / np.maximum(forecast.std, np.finfo(np.float64).tiny)
     return np.where(queries.mask[..., None], error, np.nan)
 
 
@@ -73,6 +76,8 @@ def cross_fitted(
 ) -> np.ndarray:
     """Whether values lie in intervals that other agents rescaled: `[levels, Q, H, D]`, NaN if none.
 
+    There are none of a half whose rescaling half has no window, as its records are too short.
+
     Args:
       scored: `[Q, H, D]`.
       agents: `[Q]` row of each window's agent.
@@ -88,10 +93,10 @@ def cross_fitted(
 
 
 def contained(scored: np.ndarray, widths: np.ndarray) -> np.ndarray:
-    """`[Q, H, D]` against half widths `[levels, H, D]` or `[levels]`: 1, 0, or NaN."""
+    """`[Q, H, D]` against half widths `[levels, H, D]` or `[levels]`: 1, 0 or NaN as one is."""
     widths = widths.reshape(widths.shape + (1,) * (3 - widths.ndim))
     hit = (scored[None] <= widths[:, None]).astype(float)
-    return np.where(np.isnan(scored)[None], np.nan, hit)
+    return np.where(np.isnan(scored)[None] | np.isnan(widths[:, None]), np.nan, hit)
 
 
 def coverage(

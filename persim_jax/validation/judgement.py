@@ -86,6 +86,7 @@ def conclude(evidence: Evidence, config: ValidationConfig, seed: int = 0) -> Fin
             verdicts[int(np.asarray(part.dataset.agent_ids)[row])] = judge(
                 part.dataset.name_of(row), known, squared[PERSONALIZED][own],
                 squared[PERSISTENCE][own], far[own], inside[own], config.trust,
+                max(config.levels),
             )  # fmt: skip
     horizon = max(part.queries.horizon for part in (evidence.tails, evidence.unseen))
     order = sorted(verdicts)

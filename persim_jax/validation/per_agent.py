@@ -19,6 +19,7 @@ from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.models.base import DynamicsModel, History
 from persim_jax.normalizer import Normalizer
+from persim_jax.precision import exact
 
 PENALTIES = (1e-4, 1e-2, 1.0, 100.0)
 MAX_FEATURES = 80
@@ -96,7 +97,8 @@ def fit_each(
       Config and params for `ridge_model`.
     """
     most = _largest(config, evidence)
-    coefficients = _fit_each(evidence, scaling, most)
+    unit = normalizer_lib.binary_unit(np.asarray(scaling.high - scaling.low)[None])
+    coefficients = _fit_each(evidence, scaling, jnp.asarray(unit), most)
     return most, RidgeParams(coefficients, *scaling)
 
 
@@ -127,7 +129,7 @@ def ridge_model(config: RidgeConfig) -> DynamicsModel:
         ),
         encode_actions=lambda bound, actions: actions,
         start=lambda bound, obs: obs[None],
-        step=step,
+        step=exact(step),
         observe=lambda state: state,
     )
 
@@ -158,14 +160,17 @@ def _largest(config: RidgeConfig, evidence: History) -> RidgeConfig:
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
-def _fit_each(evidence: History, scaling: Scaling, config: RidgeConfig) -> jax.Array:
-    """Coefficients `[N, F, D]`."""
+@exact
+def _fit_each(
+    evidence: History, scaling: Scaling, unit: jax.Array, config: RidgeConfig
+) -> jax.Array:
+    """Coefficients `[N, F, D]`; `unit [D]` is one in which squares of differences are float32."""
 
     def one(own: History) -> jax.Array:
         make = functools.partial(features, config, scaling.obs, scaling.actions)
         weight = own.mask.astype(own.obs.dtype)[:, None]
         inputs = jax.vmap(make)(own.obs, own.actions) * weight
-        moved = (own.next_obs - own.obs)[:, : config.size] * weight
+        moved = (own.next_obs - own.obs)[:, : config.size] / unit[None] * weight
         linear = 1 + own.obs.shape[-1] + _num_action_features(config, own)
         fits = []
         for degree in range(1, config.degree + 1):
@@ -174,7 +179,7 @@ def _fit_each(evidence: History, scaling: Scaling, config: RidgeConfig) -> jax.A
                 fits.append(_ridge(jnp.where(used[None], inputs, 0.0), moved, penalty))
         errors, coefficients = (jnp.stack(parts) for parts in zip(*fits, strict=True))
         best = jnp.argmin(errors, axis=0)  # [D], each coordinate its own
-        return jnp.take_along_axis(coefficients, best[None, None, :], axis=0)[0]
+        return jnp.take_along_axis(coefficients, best[None, None, :], axis=0)[0] * unit[None]
 
     found: jax.Array = lax.map(one, evidence, batch_size=16)
     return found

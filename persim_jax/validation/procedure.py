@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.methods.persim import PersimConfig, fit, fit_model
 from persim_jax.models.base import ModelParams
 from persim_jax.models.factor import FactorConfig, factor_model
-from persim_jax.normalizer import MIN_STD
 from persim_jax.personalization.evidence import evidence_of
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.validation import queries as queries_lib
@@ -103,11 +103,13 @@ def gather(
     say("predicting what was held out")
     first = first_steps(parts.unseen, later)
     newcomers = simulators.personalize(first).simulators(config.num_particles)
+    known = _forecasts(simulators, pooled, parts.train, parts.train, tails)
+    new = _forecasts(newcomers, pooled, parts.train, first, unseen)
     return Evidence(
         parts,
         scale_of(parts.train),
-        Part(parts.known, tails, _forecasts(simulators, pooled, parts.train, parts.train, tails)),
-        Part(parts.unseen, unseen, _forecasts(newcomers, pooled, parts.train, first, unseen)),
+        Part(parts.known, tails, known),
+        Part(parts.unseen, unseen, new),
     )
 
 
@@ -136,22 +138,24 @@ def _forecasts(
     queries: Queries,
 ) -> dict[str, Forecast]:
     """Of all methods; `own` holds what is known of the agents that are predicted."""
-    info = train.info
+    info, scale = train.info, scale_of(train)
     alike = queries._replace(agent=np.zeros_like(queries.agent))
     sizes = RidgeConfig(
         len(info.target_names), info.lags, 0 if info.num_inputs else info.num_actions, degree=2
     )
     ridge, params = fit_each(evidence_of(own), scaling_of(train), sizes)
     return {
-        PERSONALIZED: forecast_simulators(simulators, queries),
-        POOLED: forecast(factor_model(pooled[0]), pooled[1], alike),
-        PER_AGENT: forecast(ridge_model(ridge), params, queries),
+        PERSONALIZED: forecast_simulators(simulators, queries, scale),
+        POOLED: forecast(factor_model(pooled[0]), pooled[1], alike, scale),
+        PER_AGENT: forecast(ridge_model(ridge), params, queries, scale),
         PERSISTENCE: persistence(queries),
     }
 
 
 def scale_of(train: OfflineDataset) -> np.ndarray:
     """Standard deviation of each coordinate's newest values, `[D]`; 1 where they never differ."""
-    values = np.asarray(train.transitions().next_obs, np.float64)
-    std = values[:, : len(train.info.target_names)].std(axis=0)
-    return np.where(std < MIN_STD, 1.0, std)
+    values = np.asarray(train.transitions().next_obs)[:, : len(train.info.target_names)]
+    std = values.astype(np.float64).std(axis=0)
+    # As in the model, so that what it does not scale is not scaled here either.
+    constant = normalizer_lib.is_constant(values.astype(np.float32), std)
+    return np.where(constant, 1.0, std)

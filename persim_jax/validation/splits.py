@@ -9,6 +9,7 @@ import numpy as np
 
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.validation.config import CannotJudgeError, ValidationConfig
+from persim_jax.validation.verdicts import counted
 
 MIN_HELD_OUT = 4
 """Held-out agents below which there is no calibration on other agents."""
@@ -45,7 +46,8 @@ def split(key: jax.Array, dataset: OfflineDataset, config: ValidationConfig) -> 
     count = dataset.num_agents
     if count < MIN_AGENTS:
         raise CannotJudgeError(
-            f"there are {count} agents: holding some out takes at least {MIN_AGENTS}; bring more"
+            f"there {'is' if count == 1 else 'are'} {counted(count, 'agent')}: holding some out "
+            f"takes at least {MIN_AGENTS}; bring more"
         )
     held = max(round(config.agent_share * count), MIN_HELD_OUT)
     if count - held < MIN_HELD_OUT:

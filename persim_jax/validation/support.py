@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from persim_jax import normalizer as normalizer_lib
 from persim_jax.data.dataset import OfflineDataset
+from persim_jax.precision import exact
 from persim_jax.validation.queries import Queries
 
 NUM_REFERENCES = 4096
@@ -49,8 +51,9 @@ def support_of(train: OfflineDataset) -> Support:
     # From the first agent's to the last's: no agent is left out because there are many.
     count = min(len(points), NUM_REFERENCES + NUM_PROBES)
     chosen = points[np.linspace(0, len(points) - 1, count).round().astype(int)]
-    mean, std = chosen.mean(axis=0), chosen.std(axis=0)
-    std = np.where(std < 1e-8, 1.0, std)
+    unit = normalizer_lib.binary_unit(chosen)
+    mean, std = unit * (chosen / unit).mean(axis=0), unit * (chosen / unit).std(axis=0)
+    std = np.where(normalizer_lib.is_constant(chosen, std), np.ones_like(std), std)
     scaled = (chosen - mean) / std
     # Every third is a probe.
     probe = np.arange(len(scaled)) % 3 == 0
@@ -81,6 +84,7 @@ def as_points(obs: np.ndarray, actions: np.ndarray, num_actions: int) -> np.ndar
 
 
 @functools.partial(jax.jit, static_argnames=("chunk",))
+@exact
 def _nearest(references: jax.Array, points: jax.Array, chunk: int = 256) -> jax.Array:
     """Distance of each point `[B, S]` to the nearest reference `[R, S]`, `[B]`."""
     norms = jnp.sum(jnp.square(references), axis=1)

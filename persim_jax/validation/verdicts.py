@@ -22,7 +22,7 @@ class AgentVerdict(NamedTuple):
       judged: Steps that could be judged.
       error: RMSE of these, in standard deviations.
       outside: Share of its queries outside the data.
-      coverage: Share of its values in rescaled 95 % intervals; NaN if there are none.
+      coverage: Share of its values in the widest rescaled intervals; NaN if there are none.
       reason: In words, what limits it; empty for "trust".
     """
 
@@ -45,6 +45,7 @@ def judge(
     outside: np.ndarray,
     inside: np.ndarray,
     config: TrustConfig,
+    level: float = 0.95,
 ) -> AgentVerdict:
     """The verdict on one agent from its windows.
 
@@ -54,8 +55,9 @@ def judge(
       squared: Squared errors `[Q, H]` in standard deviations, NaN where there was no step.
       unchanged: The same if nothing changed.
       outside: `[Q]` shares of queries outside the data.
-      inside: `[Q, H, D]`, whether values lie in their rescaled 95 % intervals.
+      inside: `[Q, H, D]`, whether values lie in their rescaled widest intervals.
       config: Thresholds.
+      level: Nominal coverage of these intervals.
     """
     there = ~np.isnan(squared)
     judged = int(there.any(axis=0).sum())
@@ -74,10 +76,12 @@ def judge(
     if steps < judged:
         verdict = TRUST_UP_TO
         end = max(steps + 1, fewest)
-        reason = (
-            f"over {end} steps the error is {error[end - 1]:.2g} standard deviations"
-            if error[end - 1] > config.max_error
-            else f"over {end} steps assuming that nothing changes is as good"
+        ours, still = error[end - 1], rival[end - 1]
+        reason = f"over {counted(end, 'step')} " + (
+            f"the error is {ours:.2g} standard deviations"
+            if ours > config.max_error
+            else f"assuming that nothing changes errs less: {still:.3g} standard deviations, the "
+            f"simulator {ours:.3g}"
         )
     if steps < fewest:
         verdict = DO_NOT_TRUST
@@ -88,11 +92,16 @@ def judge(
         reason = f"{100 * far:.0f} % of its states and actions are unlike the data"
     if matters and covered < config.min_coverage:
         verdict = DO_NOT_TRUST
-        reason = f"only {100 * covered:.0f} % of its values are in the 95 % intervals"
+        reason = f"only {100 * covered:.0f} % of its values are in the {100 * level:g} % intervals"
     steps = 0 if verdict == DO_NOT_TRUST else steps
     return AgentVerdict(
         agent, known, verdict, steps, judged, float(error[-1]), far, covered, reason
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: 1 step, 2 steps."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def up_to(squared: np.ndarray) -> np.ndarray:

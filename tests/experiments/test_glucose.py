@@ -145,3 +145,9 @@ def test_a_file_that_is_there_is_not_overwritten(tmp_path, monkeypatch):
     with pytest.raises(app.UsageError, match=r"g\.csv exists with other content"):
         glucose.main([])
     assert (tmp_path / "g.csv").read_bytes() == content
+    Flags.minutes = 120
+    with pytest.raises(app.UsageError, match="records of 3 steps: at least 4 are needed"):
+        glucose.main([])
+    Flags.minutes, Flags.out = 90, str(tmp_path)  # four steps are enough, a folder is no file
+    with pytest.raises(app.UsageError, match="exists with other content"):
+        glucose.main([])

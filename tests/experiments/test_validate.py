@@ -24,6 +24,7 @@ from persim_jax.training import TrainConfig
 from persim_jax.validation.config import CannotJudgeError, ValidationConfig
 from persim_jax.validation.judgement import as_json, conclude
 from persim_jax.validation.procedure import gather
+from tests.experiments.test_validation_page import findings as made_up_findings
 from tests.validation.records import line_data
 
 ROOT = module.__file__.rpartition("experiments")[0]
@@ -144,6 +145,23 @@ def test_what_cannot_be_judged_leaves_no_verdict_behind(tmp_path):
         assert not (workdir / "verdict.json").exists()
     with pytest.raises(FileNotFoundError, match="holds no fitted data"):
         module.validate(tmp_path, SMALL, console=console)
+
+
+def test_an_earlier_verdict_does_not_stand_beside_half_of_a_new_one(tmp_path, monkeypatch):
+    workdir = workdir_of(tmp_path / "run", line_data(np.ones(5)))
+    (workdir / "verdict.json").write_text("earlier")
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module, "gather", lambda *args: None)
+    monkeypatch.setattr(module, "conclude", lambda *args: made_up_findings())
+    monkeypatch.setattr(module, "to_page", lambda *args: "page")
+    monkeypatch.setattr(module, "save_calibration", full)
+    with pytest.raises(OSError, match="no space left"):
+        module.validate(workdir, SMALL, console=Console(quiet=True))
+    assert (workdir / "validation.html").read_text() == "page"
+    assert not (workdir / "verdict.json").exists()
 
 
 @pytest.mark.slow

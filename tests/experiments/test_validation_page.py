@@ -58,6 +58,37 @@ def test_words_count_agents():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [
+        ((12, 0, 0), "12 of 12 agents can be trusted for every step that was tested."),
+        ((11, 0, 1), "11 of 12 agents can be trusted for every step that was tested, 1 should not "
+         "be trusted, since its record leaves nothing to test."),
+        ((0, 0, 12), "0 of 12 agents can be trusted for every step that was tested, 12 should not "
+         "be trusted, 12 of them since their records leave nothing to test."),
+    ],
+)  # fmt: skip
+def test_words_of_all_one_or_no_agents(kinds, expected):
+    some = [v for v, count in zip(verdicts(3), kinds, strict=True) for _ in range(count)]
+    assert words.headline(Findings(part(), part(), some, 4)) == expected
+
+
+def test_one_thing_is_told_in_the_singular():
+    curves = {name: curve[:1] for name, curve in part().errors.items()}
+    alone = Heterogeneity(0.0, -0.1, 0.1, 1, 1)
+    short = part(alone)._replace(errors=curves, windows=np.ones(1, int), num_agents=1)
+    found = Findings(short, short, [verdicts(2)[1]._replace(steps=1)], 1)
+    config = dataclasses.replace(CONFIG, transitions=1)
+    said = " ".join([*words.sentences(found, config), *words.how_judged(found, config)])
+    assert "After 1 simulated step on" in said
+    assert "(1 of 1 path, 1 agent)" in said
+    assert "from their first step, the error" in said
+    assert "shows its first step, from which" in said
+    assert "(what they save: 0%; 95 % interval -10% to 10%, 1 agent)" in said
+    assert "Paths of up to 1 step were" in said
+    assert words.verdict_words(found.verdicts[0]) == "trust up to 1 step"
+
+
 def test_words_say_what_the_numbers_are():
     said = " ".join(words.sentences(findings(), CONFIG))
     assert "After 4 simulated steps" in said
@@ -92,6 +123,10 @@ def test_what_was_never_that_long_is_no_number():
     table = section.partition("<table>")[2]
     assert "no step that far" in table
     assert "nan" not in table
+    alone = part()._replace(after=[c._replace(**far) for c in part().after])
+    section = intervals_section(Findings(alone, alone, verdicts(6), 4), CONFIG)
+    assert section.count("<td>no other agents to rescale by</td>") == 6
+    assert "no step that far" not in section
 
 
 @pytest.mark.parametrize(
@@ -122,6 +157,8 @@ def test_a_page_ends_in_a_verdict_on_each_agent_and_escapes_what_it_shows():
     # Many agents: those without a limit are folded away.
     long = to_page(findings(count=90), CONFIG, facts, {})
     assert "The 30 agents that can be trusted" in long
+    never = Findings(part(), part(), verdicts(2)[1:] * 90, 4)
+    assert "agents that can be trusted</summary>" not in to_page(never, CONFIG, facts, {})
     for i in range(90):
         assert f"<td>p{i}</td>" in long
 
@@ -140,6 +177,12 @@ def test_figures_show_every_method_interval_and_agent(tmp_path):
     # Ends of intervals are in sight.
     wide = plot_coverage([(0.95, 1, 1.0)], [(0.95, 1, 0.9, 0.1, 1.0)], tmp_path / "wide.svg")
     assert wide.axes[0].get_ylim()[0] < 0.1
+    # Of one level only the first step was rescaled, of the other no step was reached.
+    gone = (np.nan,) * 3
+    before = [(p, h, 0.7 if p == 0.8 else np.nan) for p in (0.8, 0.95) for h in (1, 2, 3)]
+    after = [(p, h, *((0.8, 0.7, 0.9) if (p, h) == (0.8, 1) else gone)) for p, h, _ in before]
+    left = plot_coverage(before, after, tmp_path / "gone.svg")
+    assert [len(axes.get_xticks()) for axes in left.axes] == [3, 0]
     gain = plot_gain({"known": (0.5, 0.4, 0.6), "new": (0.1, -0.2, 0.3)}, tmp_path / "gain.svg")
     assert [t.get_text() for t in gain.axes[0].texts] == ["50%", "10%"]
     agents = plot_agents([0.1, 0.2, 1.0], [0, 0.1, 0.9], [2, 1, 0], (0.5, 0.5), tmp_path / "a.svg")

@@ -1,6 +1,8 @@
 """Covariates to factors: found again where there is a rule, honest where there is none."""
 
 import dataclasses
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from persim_jax.models.factor import FactorConfig, agent_factors
-from persim_jax.personalization.covariates import covariate_prior, fit_covariates
+from persim_jax.personalization.covariates import _powers, covariate_prior, fit_covariates
 from persim_jax.simulators import PersonalizedSimulators
 from tests.toys import factor_params
 
@@ -33,6 +35,16 @@ def test_a_polynomial_is_found_and_its_uncertainty_is_the_scatter():
     assert np.sqrt(np.mean(errors**2)) < 0.06
     whitened = np.linalg.solve(np.float64(prior.root), errors[..., None])[..., 0]
     np.testing.assert_allclose(np.mean(whitened**2), 1.0, atol=0.15)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_monomials_are_all_of_a_degree_however_many_covariates(degree):
+    every = [p for p in itertools.product(range(degree + 1), repeat=3) if sum(p) <= degree]
+    assert _powers(3, degree).tolist() == [list(p) for p in sorted(every, key=sum)]
+    # As many as there are ways to choose; of 4^24 exponents nobody could be picked one by one.
+    many = _powers(24, degree)
+    assert len(np.unique(many, axis=0)) == len(many) == math.comb(24 + degree, degree)
+    assert many.sum(axis=1).max() == degree
 
 
 def test_far_from_the_training_agents_it_is_less_sure():

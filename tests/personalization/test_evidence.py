@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from persim_jax.data.dataset import DatasetInfo
+from persim_jax.data.lags import with_lags
 from persim_jax.personalization.evidence import evidence_of
 from tests.personalization.toys import dataset_of, make, of_factors
 
@@ -35,3 +36,28 @@ def test_a_table_that_numbers_actions_in_another_way_is_read_by_their_names():
     )
     # Who has no names has said nothing else.
     assert simulators.personalize(dataset_of([told], [7])).num_agents == 1
+
+
+def test_newcomers_without_the_lags_of_the_training_data_are_told_how_to_get_them():
+    told = dataset_of([of_factors(make(), [0.7, -1.3])], [7])
+    lagged = with_lags(told, 2).info
+    with pytest.raises(ValueError, match=r"lags .* are 1, .* 2: give .*with_lags\(dataset, 2\)"):
+        make().replace(info=lagged).personalize(told)
+
+
+def test_what_is_wrong_with_which_newcomer_is_said():
+    simulators = make()
+    told = dataset_of([of_factors(simulators, [0.7, -1.3])] * 2, [7, 8])
+    newcomers, obs = simulators.personalize(told), np.array(told.obs)
+    obs[1, 3] = np.nan
+    with pytest.raises(ValueError, match="obs of transition 3 of the newcomer in row 1 is not"):
+        newcomers.update(told.replace(obs=obs))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.bool_])
+def test_discrete_actions_are_integers(kind):
+    # Half of an action was taken for a mixture of two.
+    simulators = make()
+    told = of_factors(simulators, [0.7, -1.3])
+    with pytest.raises(ValueError, match="discrete actions are integers"):
+        simulators.personalize(told.replace(actions=(0.5 * told.actions).astype(kind)))

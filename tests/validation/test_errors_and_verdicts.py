@@ -86,10 +86,17 @@ def test_trust_ends_where_the_error_is_too_large(squared, expected, steps):
     assert (found.reason == "") == (expected == "trust")
 
 
+def test_a_record_of_one_step_is_judged_in_the_singular():
+    assert verdict([4.0, NAN, NAN, NAN]).reason == "over 1 step the error is 2 standard deviations"
+
+
 def test_a_simulator_that_is_no_better_than_standing_still_is_not_trusted():
     still = np.array([[0.05, 0.05, 0.05, 0.05]])
     assert verdict([0.06] * 4, still).verdict == "do_not_trust"
-    assert "nothing changes is as good" in verdict([0.06] * 4, still).reason
+    assert verdict([0.06] * 4, still).reason == (
+        "over 2 steps assuming that nothing changes errs less: 0.224 standard deviations, the "
+        "simulator 0.245"
+    )
     # An error that is negligible is good enough all the same.
     tiny = np.full((1, 4), 1e-6)
     assert verdict([2e-6] * 4, tiny).verdict == "trust"
@@ -103,6 +110,9 @@ def test_extrapolation_and_intervals_that_miss_cost_the_trust():
     missed = verdict([0.1] * 4, inside=half)
     assert missed.verdict == "do_not_trust"
     assert missed.reason == "only 50 % of its values are in the 95 % intervals"
+    squared = np.full((1, 4), 0.1)
+    other = judge("a", True, squared, FAR, np.zeros(1), half, TRUST, level=0.9)
+    assert other.reason == "only 50 % of its values are in the 90 % intervals"
     lenient = dataclasses.replace(TRUST, min_coverage=0.4, max_outside=0.9)
     assert verdict([0.1] * 4, outside=0.8, config=lenient).verdict == "trust"
     # Neither matters where the error hardly does, and intervals that there are not say nothing.

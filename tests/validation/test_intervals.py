@@ -63,6 +63,15 @@ def test_each_half_is_rescaled_by_the_other():
     np.testing.assert_array_equal(inside[0, :, 0, 0], np.repeat([1.0, 0.0], 10))
 
 
+def test_an_interval_that_nobody_rescaled_is_not_missed():
+    # Of the other half no record was long enough for a window.
+    scored, agents = np.ones((3, 2, 1)), np.array([0, 0, 1])
+    inside = intervals.cross_fitted(scored, agents, np.array([True, True, False]), (0.95,))
+    assert np.isnan(inside).all()
+    (found,) = intervals.coverage(inside, agents, (0.95,), (1,), 10)
+    assert np.isnan(found.share)
+
+
 def test_widths_are_the_conformal_order_statistics():
     scored = np.arange(1.0, 20.0).reshape(19, 1, 1)
     widths = intervals.conformal_widths(scored, LEVELS)

@@ -40,7 +40,7 @@ def test_a_forecast_is_the_rollout_of_each_agents_own_simulator():
         noise=jnp.full((3, 2), 0.5),
     )  # fmt: skip
     queries = windows(data)
-    found = forecast_simulators(simulators, queries)
+    found = forecast_simulators(simulators, queries, np.ones(2))
     noise = 0.5 * np.asarray(simulators.params.normalizer.delta.std)
     np.testing.assert_allclose(one_step_noise(simulators), noise, rtol=1e-6)
     for q in (0, len(queries.agent) - 1):
@@ -61,8 +61,9 @@ def test_what_leaves_the_numbers_is_far_away_and_not_missing():
     broken = params._replace(weights=jax.tree.map(lambda w: w * jnp.inf, params.weights))
     from persim_jax.models.factor import factor_model
 
-    found = forecast(factor_model(config), broken, queries)
-    assert np.all(np.abs(found.mean) == FAR)
+    found = forecast(factor_model(config), broken, queries, np.array([1.0, 1e20]))
+    far = np.broadcast_to(FAR * np.array([1.0, 1e20]), found.mean.shape)
+    np.testing.assert_allclose(np.abs(found.mean), far, rtol=1e-6)
     assert np.all(np.isfinite(found.std))
 
 
@@ -78,12 +79,12 @@ def test_each_agents_own_model_finds_its_own_linear_system():
     early = data.replace(mask=np.asarray(data.mask) & (np.arange(40) < 20))
     config, params = fit_each(evidence_of(early), scaling_of(early), SIZES)
     queries = windows(data)
-    found = forecast(ridge_model(config), params, queries)
+    found = forecast(ridge_model(config), params, queries, np.ones(2))
     np.testing.assert_allclose(found.mean[queries.mask], queries.truth[queries.mask], atol=0.02)
     # With next to no steps it stays stiff instead of wild.
     few = data.replace(mask=np.asarray(data.mask) & (np.arange(40) < 2))
     config, params = fit_each(evidence_of(few), scaling_of(early), SIZES)
-    stiff = forecast(ridge_model(config), params, windows(data))
+    stiff = forecast(ridge_model(config), params, windows(data), np.ones(2))
     assert np.abs(stiff.mean).max() < 3 * np.abs(data.obs).max() + 1
 
 
@@ -115,7 +116,7 @@ def test_two_degrees_beat_one_where_the_truth_is_quadratic():
             evidence_of(data), scaling_of(data), SIZES._replace(degree=degree)
         )
         queries = windows(data)
-        found = forecast(ridge_model(config), params, queries)
+        found = forecast(ridge_model(config), params, queries, np.ones(2))
         errors.append(np.abs(found.mean - queries.truth)[queries.mask, 1].max())
     assert errors[1] < 0.1 * errors[0]
 

@@ -80,6 +80,8 @@ def test_too_little_to_judge_is_said():
     key = jax.random.key(0)
     with pytest.raises(CannotJudgeError, match=r"there are 11 agents: .* at least 12"):
         split(key, line_data(np.ones(11)), CONFIG)
+    with pytest.raises(CannotJudgeError, match=r"there is 1 agent: .* at least 12"):
+        split(key, line_data(np.ones(1)), CONFIG)
     with pytest.raises(CannotJudgeError, match=r"leaves 1 to train on.* lower agent_share"):
         split(key, line_data(np.ones(20)), ValidationConfig(agent_share=0.95))
     single = dataset_of(np.zeros((12, 2, 2), np.float32), np.zeros((12, 1), np.int32))
@@ -97,9 +99,32 @@ def test_too_little_to_judge_is_said():
         ({"agent_share": 1.0}, r"agent_share is 1\.0"),
         ({"transitions": 0}, "transitions is 0: it must be at least 1"),
         ({"horizon": 0}, "horizon is 0"),
+        ({"horizon": 2.5}, r"horizon is 2\.5: it must be at least 1, and a whole number"),
+        ({"max_windows": True}, "max_windows is True: .* a whole number"),
+        # The step before the first is the last.
+        ({"steps": (1, 0)}, "one of steps is 0: it must be at least 1"),
+        ({"steps": ()}, "steps are empty"),
+        ({"levels": ()}, r"levels are \(\): give some between 0 and 1"),
+        ({"levels": (0.5, 1.0)}, r"levels are \(0\.5, 1\.0\)"),
     ],
 )
 def test_a_config_without_sense_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         ValidationConfig(**fields)
-    assert TrustConfig() == TrustConfig()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        # No error is below what is no number: nobody would be trusted, and nobody would know why.
+        ({"max_error": np.nan}, "max_error is nan: it must be above 0"),
+        ({"max_error": 0.0}, r"max_error is 0\.0"),
+        ({"negligible": np.nan}, "negligible is nan: it must be at least 0"),
+        ({"min_steps": 0}, "min_steps is 0: it must be at least 1"),
+        ({"max_outside": 50.0}, r"max_outside is 50\.0: it must be from 0 to 1"),
+        ({"min_coverage": -0.1}, r"min_coverage is -0\.1"),
+    ],
+)
+def test_thresholds_without_sense_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrustConfig(**fields)
