@@ -46,6 +46,7 @@ from persim_jax.data.summary import describe, digest
 from persim_jax.data.tables import Columns
 from persim_jax.files import write_json_atomically
 from persim_jax.simulators import PersonalizedSimulators
+from persim_jax.validation.verdicts import counted
 
 FLAGS = flags.FLAGS
 FORMAT = "persim_jax.Choices/1"
@@ -158,7 +159,7 @@ def _remembered(folder: Folder, tell: Callable[[int, str], None]) -> Run:
     done = read_json(path)
 
     def run(candidate: Choices, trial: Callable[[], list[Trial]]) -> list[Trial]:
-        key = f"{candidate.lags} lags, penalty {candidate.agent_penalty:g}"
+        key = f"{counted(candidate.lags, 'lag')}, penalty {candidate.agent_penalty:g}"
         if key not in done:
             done[key] = jsonable([found._asdict() for found in trial()])
             write_json_atomically(path, done)
@@ -172,7 +173,7 @@ def _remembered(folder: Folder, tell: Callable[[int, str], None]) -> Run:
 
 def _words(choices: Choices) -> str:
     return (
-        f"{choices.lags} lags, rank {choices.rank}, penalty {choices.agent_penalty:g}, layers of "
+        f"{counted(choices.lags, 'lag')}, rank {choices.rank}, penalty {choices.agent_penalty:g}, layers of "
         f"{choices.state_features}, {choices.ensemble_size} members, {choices.num_epochs} epochs "
         f"of batches of {choices.batch_size}"
     )
