@@ -173,8 +173,9 @@ def _remembered(folder: Folder, tell: Callable[[int, str], None]) -> Run:
 
 def _words(choices: Choices) -> str:
     return (
-        f"{counted(choices.lags, 'lag')}, rank {choices.rank}, penalty {choices.agent_penalty:g}, layers of "
-        f"{choices.state_features}, {choices.ensemble_size} members, {choices.num_epochs} epochs "
+        f"{counted(choices.lags, 'lag')}, rank {choices.rank}, penalty {choices.agent_penalty:g}, "
+        f"layers of {choices.state_features}, {choices.ensemble_size} members, "
+        f"{choices.num_epochs} epochs "
         f"of batches of {choices.batch_size}"
     )
 
