@@ -132,7 +132,7 @@ def main(argv: Sequence[str]) -> None:
     print("\n".join(choose(rows)))
 
 
-def _tuned(config: Mapping[str, Any], methods: Sequence[str]) -> list[Row]:
+def _tuned(config: Mapping[str, Any], methods: tuple[str, ...]) -> list[Row]:
     """Tunes as the flags say; the rows that there are then."""
     for name in methods:
         if name not in morel.NAMES:

@@ -211,10 +211,11 @@ def digest_of(value: Any) -> str:
 
 def _planned(job: Job, variant: str, where: Path) -> Planned:
     _refuse_unknown_measures(job)
+    methods: Any = job.methods
     # Of no method everything is measured: such a job would count as done.
-    if not job.methods or isinstance(job.methods, str):
+    if not methods or isinstance(methods, str):
         raise ValueError(
-            f"a job of {job.config} has the methods {job.methods!r}: give a tuple of their names, "
+            f"a job of {job.config} has the methods {methods!r}: give a tuple of their names, "
             "such as ('persim',)"
         )
     config = build_config(job, variant, where)
