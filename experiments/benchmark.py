@@ -99,6 +99,8 @@ def benchmark(
 
 
 def _check(stages: Sequence[str], steps: int, repeats: int) -> None:
+    if not stages:
+        raise ValueError(f"there is no stage: use some of {', '.join(STAGES)}")
     for stage in stages:
         if stage not in STAGES:
             raise ValueError(f"stage {stage!r} is unknown: use some of {', '.join(STAGES)}")
@@ -257,9 +259,12 @@ def main(argv: Sequence[str]) -> None:
     del argv
     run.set_up_jax(deterministic=True, compile_cache=None)
     with run.one_line_each():
+        folder = Path(FLAGS.workdir)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file: --workdir is a folder, made if missing")
         before = read_rows(FLAGS.compare) if FLAGS.compare else []
         rows = benchmark(FLAGS.config.to_dict(), FLAGS.stages, FLAGS.steps, FLAGS.repeats)
-        append_rows(Path(FLAGS.workdir) / "rows.jsonl", rows)
+        append_rows(folder / "rows.jsonl", rows)
     Console().print(compare(rows, before))
 
 

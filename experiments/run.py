@@ -10,11 +10,9 @@ field of the config; configs/base.py has them all.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,10 @@ from ml_collections import config_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from experiments import families, settings
+from experiments import errors, families, settings
 from experiments.accelerators import set_up_jax as set_up_jax
+from experiments.errors import one_line_each as one_line_each
 from experiments.method_stages import run_of
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows
@@ -148,14 +146,18 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     """As absl does it; what is wrong with a flag is told in one line."""
     try:
         rest: list[str] = FLAGS(argv)
-        FLAGS.config.lock()
+        # Reading it tells what the file's own code did wrong; a launcher may do without a config.
+        if FLAGS.config is not None:
+            FLAGS.config.lock()
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        _stop(_flag_problem(error, argv))
+        errors.stop(_flag_problem(error, argv))
     if len(rest) > 1:
-        _stop(f"unknown arguments: {' '.join(rest[1:])}")
+        errors.stop(f"unknown arguments: {' '.join(rest[1:])}")
     # They say which settings a file gives: changed afterwards, rows would bear a wrong name.
     if named := [arg for arg in argv if re.match(r"--?config\.(environment|variant)\b", arg)]:
-        _stop(f"{named[0]}: the file and what follows its colon say that: --config=FILE:VARIANT")
+        errors.stop(
+            f"{named[0]}: the file and what follows its colon say that: --config=FILE:VARIANT"
+        )
     return rest
 
 
@@ -166,6 +168,11 @@ def _flag_problem(error: Exception, argv: Sequence[str]) -> str:
     if path and not Path(path).is_file():
         return f"there is no config file {path}: use configs/mountain_car.py, for example"
     text = " ".join(str(error.args[0] if error.args else error).split())
+    if path and "has no attribute 'get_config'" in text:
+        return (
+            f"{path} has no get_config(variant): it is no environment's config; use "
+            "configs/mountain_car.py, for example"
+        )
     if isinstance(error, AttributeError | KeyError):
         name = re.search(r"\w+", text)
         changes = [arg for arg in argv if arg.startswith("--config.")]
@@ -177,30 +184,6 @@ def _flag_problem(error: Exception, argv: Sequence[str]) -> str:
     # The error of a config file comes with its traceback, whose last line says what is wrong.
     cause = re.search(r"Traceback.* \w+(?:Error|Exception): (.*)", text)
     return f"{path}: {cause.group(1)}" if cause else text
-
-
-def _stop(message: str) -> None:
-    _tell(message)
-    raise SystemExit(1)
-
-
-def _tell(message: str) -> None:
-    text = Text.assemble(("error: ", "bold red"), message)
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
-
-
-@contextlib.contextmanager
-def one_line_each() -> Iterator[None]:
-    """Errors that say what to do end the program in one line; the log has the whole story."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _tell("interrupted: the same command goes on where it stopped")
-        sys.stdout.flush()
-        # What is written is whole. An orderly exit crashes where XLA was cut off while compiling.
-        os._exit(130)
-    except (ValueError, FloatingPointError, OSError) as error:
-        _stop(" ".join(str(error).split()))
 
 
 def main(argv: Sequence[str]) -> None:

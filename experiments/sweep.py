@@ -39,7 +39,7 @@ from experiments.sweeping.local import Executor, LocalExecutor
 from experiments.sweeping.plan import (
     FOLDER,
     Planned,
-    load_sweep,
+    jobs_of,
     make_plan,
     make_request,
     parse_override,
@@ -185,7 +185,7 @@ def sweep(console: Console) -> bool:
     environments = tuple(FLAGS.environments)
     trials = range(FLAGS.trials or NUM_TRIALS[FLAGS.variant])
     # What is wrong with the command is told before anything is done.
-    jobs = load_sweep(FLAGS.sweep)(make_request(FLAGS.variant, environments, trials))
+    jobs = jobs_of(FLAGS.sweep, make_request(FLAGS.variant, environments, trials))
     plan = make_plan(jobs, FLAGS.variant, [parse_override(text) for text in FLAGS.override])
     if not plan:
         raise ValueError(

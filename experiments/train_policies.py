@@ -9,6 +9,7 @@ killed goes on with the same command.
 from __future__ import annotations
 
 import logging
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ import rich.console
 import rich.status
 from absl import app, flags
 
+from experiments.errors import one_line_each
 from experiments.policies import algorithm, greedy_act, policy_config, save_policies
 from experiments.policy_checkpoints import PolicyCheckpoints
 from experiments.policy_recipes import RECIPES, Recipe, make_lanes, settings_of
@@ -202,23 +204,38 @@ def run(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Parses the flags."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    """Trains as the flags say."""
     # That there is no TPU is no news.
     logging.getLogger("jax").setLevel(logging.WARNING)
-    environment, out = FLAGS.environment, pathlib.Path(FLAGS.out)
-    recipe = RECIPES[environment]
-    try:
-        targets = [float(target) for target in FLAGS.behavior_targets or recipe.targets]
+    with one_line_each():
+        if len(argv) > 1:
+            raise ValueError(f"unknown arguments: {' '.join(argv[1:])}")
+        environment, out = FLAGS.environment, pathlib.Path(FLAGS.out)
+        recipe = RECIPES[environment]
+        targets = _targets(FLAGS.behavior_targets) or recipe.targets
         lanes = make_lanes(environment, targets, FLAGS.seed, FLAGS.backend)
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
-    rows = pathlib.Path(FLAGS.rows) if FLAGS.rows else out / f"{environment}.jsonl"
-    try:
+        if out.exists() and not out.is_dir():
+            raise ValueError(f"{out} is a file: --out is a folder, made if missing")
+        rows = pathlib.Path(FLAGS.rows) if FLAGS.rows else out / f"{environment}.jsonl"
+        # Found out before the hours that training takes.
+        if rows.is_dir():
+            raise ValueError(
+                f"{rows} is a folder: --rows is a file of rows, such as {rows}/a.jsonl"
+            )
         run(lanes, recipe, out, rows, FLAGS.checkpoint_seconds)
-    except (ValueError, FloatingPointError, OSError) as error:
-        raise SystemExit(f"error: {' '.join(str(error).split())}") from error
+
+
+def _targets(texts: Sequence[str] | None) -> list[float]:
+    """The mean returns at which training stops, as the flag has them."""
+    try:
+        found = [float(text) for text in texts or ()]
+    except ValueError:
+        found = [math.nan]
+    # No return is ever at or above NaN: training would only end with its budget.
+    if any(map(math.isnan, found)):
+        given = ",".join(texts or ())
+        raise ValueError(f"--behavior_targets={given} are no numbers: give two, such as -200,-150")
+    return found
 
 
 if __name__ == "__main__":

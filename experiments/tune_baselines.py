@@ -24,8 +24,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from configs.baselines import CONTINUOUS_GRID, CONTINUOUS_STEPS, GRID, STEPS
-from experiments import settings
-from experiments.accelerators import set_up_jax
+from experiments import run, settings
 from experiments.baseline_settings import SECTION, method_digest, offline_settings
 from experiments.baselines import synthetic_of
 from experiments.measure import agent_fields, episode_obs
@@ -36,11 +35,12 @@ from experiments.workdir import Workdir, opened
 from persim_jax.data.dataset import OfflineDataset
 from persim_jax.evaluation.returns import evaluate_returns
 from persim_jax.methods import Monitor, find_method, parse_name
-from persim_jax.methods.offline import AUGMENTED, OfflineSettings
+from persim_jax.methods.offline import AUGMENTED, OWN, POOLED, OfflineSettings
 
 FLAGS = flags.FLAGS
 METRIC = "validation_return_mean"
 NUM_SYNTHETIC = 5
+VIEWS = (POOLED, OWN, AUGMENTED)
 
 
 class Setting(NamedTuple):
@@ -54,8 +54,17 @@ class Setting(NamedTuple):
 def grid_settings(
     discrete: bool, learners: Sequence[str], views: Sequence[str]
 ) -> Iterator[Setting]:
-    """All points of the grid of these learners and views."""
+    """All points of the grid of these learners and views.
+
+    Raises:
+      ValueError: A learner or a view is unknown, or there is none.
+    """
     grid = GRID if discrete else CONTINUOUS_GRID
+    for kind, asked, known in (("learner", learners, (*grid,)), ("view", views, VIEWS)):
+        unknown = [name for name in asked if name not in known]
+        if unknown or not asked:
+            what = f"{kind} {unknown[0]!r} is unknown" if unknown else f"there is no {kind}"
+            raise ValueError(f"{what}: use some of {', '.join(known)}")
     for learner, view in itertools.product(learners, views):
         augmented = f"persim_{learner}_{NUM_SYNTHETIC}"
         method = augmented if view == AUGMENTED else f"{learner}_{view}"
@@ -201,31 +210,42 @@ def choose(rows: Sequence[Row]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """Tunes or, with `--choose`, shows what was found."""
     del argv
-    if FLAGS.choose:
-        print("\n".join(choose(read_rows(FLAGS.choose))))
-        return
-    config = FLAGS.config.to_dict()
+    with run.one_line_each():
+        if FLAGS.choose:
+            rows = read_rows(FLAGS.choose)
+        elif FLAGS.config is None or not FLAGS.workdir:
+            raise ValueError("give --config and --workdir to tune, or --choose=FOLDER to read rows")
+        else:
+            rows = _tuned(FLAGS.config.to_dict())
+        lines = choose(rows)
+        if not lines:
+            raise ValueError(f"{FLAGS.choose or FLAGS.workdir} has no rows of {METRIC}: tune first")
+    print("\n".join(lines))
+
+
+def _tuned(config: Mapping[str, Any]) -> list[Row]:
+    """Tunes as the flags say; the rows that there are then."""
     settings.check(config, ("bcq_a",))
-    set_up_jax(deterministic=True, compile_cache=None)
+    run.set_up_jax(deterministic=True, compile_cache=None)
     world = make_world(config)
+    discrete = world.env.spec.discrete
+    found = list(grid_settings(discrete, FLAGS.learners, FLAGS.views))
+    steps = STEPS if discrete else CONTINUOUS_STEPS
     with (
         jax.default_matmul_precision(config["matmul_precision"]),
         Display(Console()) as display,
         opened(FLAGS.workdir, config) as workdir,
     ):
         dataset = make_dataset(workdir, world, display)
-        discrete = world.env.spec.discrete
-        found = list(grid_settings(discrete, FLAGS.learners, FLAGS.views))
-        steps = STEPS if discrete else CONTINUOUS_STEPS
         tune(workdir, world, dataset, found, steps, display, FLAGS.episodes)
-        print("\n".join(choose(workdir.rows())))
+        return workdir.rows()
 
 
 if __name__ == "__main__":
     config_flags.DEFINE_config_file("config", None, "configs/ENV.py", lock_config=True)
     flags.DEFINE_string("workdir", None, "Folder of the run, made if missing.")
-    flags.DEFINE_list("learners", ["bcq", "cql"], "Which learners.")
-    flags.DEFINE_list("views", ["p", "a", "k"], "Which views of the data; k trains simulators.")
+    flags.DEFINE_list("learners", list(GRID), "Which learners.")
+    flags.DEFINE_list("views", list(VIEWS), "Which views of the data; k trains simulators.")
     flags.DEFINE_integer("episodes", 20, "Of each validation agent.", lower_bound=1)
     flags.DEFINE_string("choose", None, "File or folder of rows to read instead.")
-    app.run(main)
+    app.run(main, flags_parser=run.parse_flags)

@@ -20,8 +20,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from configs.morel import GRID
-from experiments import families, settings
-from experiments.accelerators import set_up_jax
+from experiments import families, run, settings
 from experiments.baseline_settings import SECTION, method_digest
 from experiments.measure import agent_fields
 from experiments.progress import Display
@@ -128,10 +127,19 @@ def _rows(
 def main(argv: Sequence[str]) -> None:
     """Tunes and shows what was found."""
     del argv
-    config = FLAGS.config.to_dict()
-    settings.check(config, tuple(FLAGS.methods))
-    families.check(config, tuple(FLAGS.methods))
-    set_up_jax(deterministic=True, compile_cache=None)
+    with run.one_line_each():
+        rows = _tuned(FLAGS.config.to_dict(), tuple(FLAGS.methods))
+    print("\n".join(choose(rows)))
+
+
+def _tuned(config: Mapping[str, Any], methods: tuple[str, ...]) -> list[Row]:
+    """Tunes as the flags say; the rows that there are then."""
+    for name in methods:
+        if name not in morel.NAMES:
+            raise ValueError(f"{name!r} is no form of MOReL: use some of {', '.join(morel.NAMES)}")
+    settings.check(config, methods)
+    families.check(config, methods)
+    run.set_up_jax(deterministic=True, compile_cache=None)
     world = make_world(config)
     with (
         jax.default_matmul_precision(config["matmul_precision"]),
@@ -139,8 +147,8 @@ def main(argv: Sequence[str]) -> None:
         opened(FLAGS.workdir, config) as workdir,
     ):
         dataset = make_dataset(workdir, world, display)
-        tune(workdir, world, dataset, FLAGS.methods, GRID, display, FLAGS.episodes)
-        print("\n".join(choose(workdir.rows())))
+        tune(workdir, world, dataset, methods, GRID, display, FLAGS.episodes)
+        return workdir.rows()
 
 
 if __name__ == "__main__":
@@ -149,4 +157,4 @@ if __name__ == "__main__":
     flags.DEFINE_list("methods", list(morel.NAMES), "Some of morel_p and morel_a.")
     flags.DEFINE_integer("episodes", 20, "Of each validation agent.", lower_bound=1)
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=run.parse_flags)

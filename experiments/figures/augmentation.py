@@ -13,6 +13,7 @@ from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments.errors import one_line_each
 from experiments.figures.style import COLORS, PAGE_WIDTH, draw
 from experiments.records import Row, read_rows
 from experiments.reporting import model
@@ -89,8 +90,10 @@ def _panel(axis: Axes, rows: Sequence[Row], environment: str, agent: dict[str, f
 
 def main(argv: Sequence[str]) -> None:
     """Draws the figure from accepted rows."""
-    del argv
-    plot_augmentation(FLAGS.out, read_rows(FLAGS.rows))
+    with one_line_each():
+        if len(argv) > 1:
+            raise ValueError(f"unknown arguments: {' '.join(argv[1:])}")
+        plot_augmentation(FLAGS.out, read_rows(FLAGS.rows))
 
 
 if __name__ == "__main__":

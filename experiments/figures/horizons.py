@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from experiments.errors import one_line_each
 from experiments.figures.curves import cut_explosions, log_if_positive
 from experiments.figures.style import COLORS, DASHES, PAGE_WIDTH, agent_label, draw
 from experiments.records import Row, read_rows
@@ -146,9 +147,11 @@ def _mean_over_trials(rows: Sequence[Row], environment: str) -> np.ndarray:
 
 def main(argv: Sequence[str]) -> None:
     """Draws the figure from accepted rows."""
-    del argv
-    found = errors_of(read_rows(FLAGS.rows), FLAGS.behavior)
-    plot_horizons(found, {name: paper.paper_agents(name) for name in found}, FLAGS.out)
+    with one_line_each():
+        if len(argv) > 1:
+            raise ValueError(f"unknown arguments: {' '.join(argv[1:])}")
+        found = errors_of(read_rows(FLAGS.rows), FLAGS.behavior)
+        plot_horizons(found, {name: paper.paper_agents(name) for name in found}, FLAGS.out)
 
 
 if __name__ == "__main__":

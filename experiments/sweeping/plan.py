@@ -129,6 +129,23 @@ def load_sweep(reference: str) -> Callable[[Request], Iterable[Job]]:
     return found
 
 
+def jobs_of(reference: str, request: Request) -> list[Job]:
+    """The jobs of a sweep, all of them.
+
+    Raises:
+      ValueError: As `load_sweep`; or the sweep raises an error, or yields something else than jobs.
+    """
+    sweep = load_sweep(reference)
+    try:
+        jobs = list(sweep(request))
+    except Exception as error:
+        raise ValueError(f"{reference} raises {type(error).__name__}: {error}") from error
+    for job in jobs:
+        if not isinstance(job, Job):
+            raise ValueError(f"{reference} yields {job!r}: a sweep yields configs.sweeps.Job")
+    return jobs
+
+
 def make_plan(
     jobs: Iterable[Job], variant: str, overrides: Overrides = (), where: Path = ROOT
 ) -> list[Planned]:
@@ -141,8 +158,8 @@ def make_plan(
       where: Folder that the paths of configs are relative to.
 
     Raises:
-      ValueError: An override names no field or has the wrong type, a measure is unknown, or two
-        jobs are the same; names both.
+      ValueError: An override names no field or has the wrong type, a measure is unknown, a job has
+        no methods, or two jobs are the same; names both.
     """
     plan: list[Planned] = []
     for job in jobs:
@@ -194,6 +211,13 @@ def digest_of(value: Any) -> str:
 
 def _planned(job: Job, variant: str, where: Path) -> Planned:
     _refuse_unknown_measures(job)
+    methods: Any = job.methods
+    # Of no method everything is measured: such a job would count as done.
+    if not methods or isinstance(methods, str):
+        raise ValueError(
+            f"a job of {job.config} has the methods {methods!r}: give a tuple of their names, "
+            "such as ('persim',)"
+        )
     config = build_config(job, variant, where)
     about = {
         "config": config,
@@ -262,15 +286,29 @@ def _load(path: str | Path, example: str = "configs/sweeps.py") -> ModuleType:
     full = Path(path).resolve()
     if not full.is_file():
         raise ValueError(f"there is no file {path}: use {example}, for example")
+    if full.suffix != ".py":
+        raise ValueError(f"{path} is no Python file: use {example}, for example")
+    try:
+        return _imported(full)
+    except Exception as error:
+        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _imported(full: Path) -> ModuleType:
     if full.is_relative_to(ROOT):
         return importlib.import_module(".".join(full.relative_to(ROOT).with_suffix("").parts))
     name = f"sweep_file_{digest_of(str(full))}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, full)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # The next one who asks is told the same, and gets no half of a module.
+        del sys.modules[name]
+        raise
     return module

@@ -85,8 +85,9 @@ class RayExecutor:
                 address=address, runtime_env={"env_vars": env_vars}, log_to_driver=False,
                 logging_level="ERROR", include_dashboard=False if address is None else None,
             )  # fmt: skip
-        except (ConnectionError, RuntimeError) as error:
-            raise ValueError(f"no Ray cluster at {address}: {error}") from error
+        except Exception as error:  # a node that does not start is told by no narrower class
+            problem = f"no Ray cluster at {address}" if address else "Ray does not start here"
+            raise ValueError(f"{problem}: {error}") from error
         found = self._ray.cluster_resources()
         gpus = found.get("GPU", 0.0)
         gpus_per_job = (1.0 if gpus else 0.0) if gpus_per_job < 0 else gpus_per_job

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -252,3 +253,16 @@ def test_ray_missing_is_told_with_the_extra_that_has_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"not installed: pip install '\.\[cluster\]', or use "):
         importlib.reload(ray_cluster).RayExecutor()
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [(None, "Ray does not start here: timed out"), ("a:1", "no Ray cluster at a:1: timed out")],
+)
+def test_ray_that_does_not_start_is_told(monkeypatch, address, message):
+    def init(**kwargs):
+        raise Exception("timed out")  # as Ray does it, of no narrower class
+
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(init=init))
+    with pytest.raises(ValueError, match=message):
+        ray_cluster.RayExecutor(address)

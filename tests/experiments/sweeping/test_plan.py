@@ -9,6 +9,7 @@ from experiments.stamps import ROOT, config_digest
 from experiments.sweeping.launchers import RUN, UNSEEN, find_launcher
 from experiments.sweeping.plan import (
     build_config,
+    jobs_of,
     load_sweep,
     make_plan,
     make_request,
@@ -202,3 +203,32 @@ def test_launchers_are_found_by_name():
     for wrong in ("experiments.none:RUN", "experiments.run:run", "experiments.run:NONE", "RUN", ""):
         with pytest.raises(ValueError, match="is no launcher"):
             find_launcher(wrong)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("import nothing_here", "cannot be imported: ModuleNotFoundError: No module named 'noth"),
+        ("def mine(:", "cannot be imported: SyntaxError: "),
+        ("def mine(request):\n    yield {}['rank']", ":mine raises KeyError: 'rank'"),
+        ("def mine(request):\n    return None", ":mine raises TypeError: 'NoneType' object is not"),
+        ("def mine(request):\n    yield 3", ":mine yields 3: a sweep yields configs.sweeps.Job"),
+    ],
+)
+def test_what_is_wrong_with_a_sweep_of_ones_own_is_told_each_time(tmp_path, body, message):
+    path = tmp_path / "mine.py"
+    path.write_text(body, "utf8")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message):
+            jobs_of(f"{path}:mine", make_request("smoke", ("cart_pole",), (0,)))
+
+
+@pytest.mark.parametrize("methods", [(), "persim"])
+def test_a_job_has_methods(methods):
+    with pytest.raises(ValueError, match=r"has the methods .*: give a tuple of their names"):
+        one(Job("configs/cart_pole.py", methods=methods))
+
+
+def test_a_text_is_no_sweep():
+    with pytest.raises(ValueError, match=r"README.md is no Python file"):
+        load_sweep(f"{ROOT}/README.md:table_1")
