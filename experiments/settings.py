@@ -71,6 +71,26 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
     Raises:
       ValueError: Says which field has which value and what it may be.
     """
+    check_values(config, methods)
+    spec = envs.make(config["environment"], config["backend"]).spec
+    prediction = config["prediction"]
+    if prediction["warm_up"] + prediction["num_steps"] > spec.max_steps:
+        raise ValueError(
+            f"config.prediction asks for {prediction['warm_up']} + {prediction['num_steps']} "
+            f"steps: an episode of {spec.name} has at most {spec.max_steps}"
+        )
+    _check_mesh(persim_config(config))
+    make_sampler(spec, planner_config(config))
+
+
+def check_values(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
+    """Refuses what can be told to be wrong without an environment and without devices.
+
+    A process that only plans calls this: it may run where neither is, and takes none from others.
+
+    Raises:
+      ValueError: As `check`.
+    """
     fields = (*PLAIN, *SECTIONS, "model", "train", "mesh", "planner")
     absent = [field for field in fields if field not in config]
     if absent:
@@ -83,8 +103,7 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
             raise ValueError(f"config.{name} is {config[name]}: it must not be negative")
     for name in SECTIONS:
         _check_section(name, config[name])
-    prediction, evaluation = config["prediction"], config["evaluation"]
-    spec = envs.make(config["environment"], config["backend"]).spec
+    evaluation = config["evaluation"]
     _one_of("evaluation.planning_agents", evaluation["planning_agents"], PLANNING_AGENTS)
     together = evaluation["episodes_per_call"]
     if together and evaluation["planning_episodes"] % together:
@@ -92,15 +111,10 @@ def check(config: Mapping[str, Any], methods: tuple[str, ...]) -> None:
             f"config.evaluation.episodes_per_call is {together}: it must divide planning_episodes, "
             f"{evaluation['planning_episodes']}"
         )
-    _one_of("prediction.combine", prediction["combine"], COMBINE)
-    if prediction["warm_up"] + prediction["num_steps"] > spec.max_steps:
-        raise ValueError(
-            f"config.prediction asks for {prediction['warm_up']} + {prediction['num_steps']} "
-            f"steps: an episode of {spec.name} has at most {spec.max_steps}"
-        )
+    _one_of("prediction.combine", config["prediction"]["combine"], COMBINE)
     _check_methods(methods)
-    _check_mesh(persim_config(config))
-    make_sampler(spec, planner_config(config))
+    persim_config(config)
+    planner_config(config)
 
 
 def persim_config(config: Mapping[str, Any]) -> PersimConfig:

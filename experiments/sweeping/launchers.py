@@ -28,12 +28,15 @@ class Launcher(NamedTuple):
       numbers: `(config, method, measures) -> numbers`: with rows of all of these a method is done.
       command: `(job, variant, workdir) -> words`: what a reader types to have the same.
       measures: What it can be asked for; empty where that is anything.
+      check: `(config, methods) -> None`: raises a ValueError if the job would. Called where sweeps
+        are planned: no device may be touched.
     """
 
     run: Callable[[Config, Path, Sequence[str], Sequence[str]], None]
     numbers: Callable[[Config, str, Sequence[str]], frozenset[Number]]
     command: Callable[[Job, str, Path], list[str]]
     measures: tuple[str, ...] = ()
+    check: Callable[[Config, Sequence[str]], None] | None = None
 
 
 def find_launcher(reference: str) -> Launcher:
@@ -52,6 +55,12 @@ def find_launcher(reference: str) -> Launcher:
     if not isinstance(found, Launcher):
         raise ValueError(f"{reference!r} is no launcher: it is {type(found).__name__}")
     return found
+
+
+def _check(config: Config, methods: Sequence[str]) -> None:
+    from experiments.settings import check_values
+
+    check_values(config, tuple(methods))
 
 
 def _run(config: Config, workdir: Path, methods: Sequence[str], measures: Sequence[str]) -> None:
@@ -118,5 +127,5 @@ def _command(module: str, job: Job, variant: str, workdir: Path) -> list[str]:
     return ["python", "-m", module, *files, *changes]
 
 
-RUN = Launcher(_run, _run_numbers, _run_command, ("prediction", "returns"))
-UNSEEN = Launcher(_unseen, _unseen_numbers, _unseen_command, ("unseen",))
+RUN = Launcher(_run, _run_numbers, _run_command, ("prediction", "returns"), _check)
+UNSEEN = Launcher(_unseen, _unseen_numbers, _unseen_command, ("unseen",), _check)

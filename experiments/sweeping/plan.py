@@ -159,7 +159,7 @@ def make_plan(
 
     Raises:
       ValueError: An override names no field or has the wrong type, a measure is unknown, a job has
-        no methods, or two jobs are the same; names both.
+        no methods or cannot run with its config, or two jobs are the same; names both.
     """
     plan: list[Planned] = []
     for job in jobs:
@@ -219,6 +219,7 @@ def _planned(job: Job, variant: str, where: Path) -> Planned:
             "such as ('persim',)"
         )
     config = build_config(job, variant, where)
+    _refuse_what_cannot_run(job, config)
     about = {
         "config": config,
         "methods": sorted(job.methods),
@@ -240,6 +241,18 @@ def _refuse_unknown_measures(job: Job) -> None:
             f"a job of {job.config} asks for the measures {job.measures}: {job.launcher} has "
             f"{', '.join(known) or 'others, but none were named'}"
         )
+
+
+def _refuse_what_cannot_run(job: Job, config: dict[str, Any]) -> None:
+    check = find_launcher(job.launcher).check
+    if check is None:
+        return
+    try:
+        check(config, job.methods)
+    except ValueError as error:
+        changes = ", ".join(f"{field}={value}" for field, value in job.overrides)
+        where = f"a job of {job.config}{f' with {changes}' if changes else ''}"
+        raise ValueError(f"{where} cannot run: {error}") from error
 
 
 def _refuse_twins(plan: Sequence[Planned]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from configs.sweeps import Job
@@ -232,3 +233,33 @@ def test_a_job_has_methods(methods):
 def test_a_text_is_no_sweep():
     with pytest.raises(ValueError, match=r"README.md is no Python file"):
         load_sweep(f"{ROOT}/README.md:table_1")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("behavior", "noisy", "config.behavior is 'noisy': use one of"),
+        ("train.num_epochs", -5, "num_epochs is -5"),
+        ("planner.horizon", 0, "horizon 0 must be positive"),
+        ("seed", -1, "config.seed is -1"),
+    ],
+)
+def test_a_job_that_cannot_run_is_told_before_any_runs(field, value, message):
+    with pytest.raises(ValueError, match=rf"mountain_car.py with .*{field}={value} cannot run: "):
+        one(overrides=[(field, value)])
+    with pytest.raises(ValueError, match=message):
+        one(overrides=[(field, value)])
+
+
+def test_planning_takes_no_device(monkeypatch):
+    """A GPU that the planning process holds is none that its workers can have."""
+
+    def refuse(*_, **__):
+        raise AssertionError("a backend was asked for")
+
+    for name in ("default_backend", "device_count", "local_device_count", "devices"):
+        monkeypatch.setattr(jax, name, refuse)
+    # Where arrays are put, too, wherever this version of JAX keeps that.
+    monkeypatch.setattr("jax._src.xla_bridge.get_backend", refuse, raising=False)
+    request = make_request("default", ("mountain_car", "cart_pole", "half_cheetah"), range(1))
+    assert make_plan(jobs_of("configs/sweeps.py:paper", request), "default")
