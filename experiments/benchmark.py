@@ -30,6 +30,7 @@ from rich.table import Table
 import envs
 from envs.covariates import make_agents
 from experiments import run, settings
+from experiments.errors import one_line_each
 from experiments.records import (
     NO_BEHAVIOR,
     Row,
@@ -258,7 +259,7 @@ def main(argv: Sequence[str]) -> None:
     """Times, stores and shows."""
     del argv
     run.set_up_jax(deterministic=True, compile_cache=None)
-    with run.one_line_each():
+    with one_line_each():
         folder = Path(FLAGS.workdir)
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file: --workdir is a folder, made if missing")

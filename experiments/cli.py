@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from experiments import errors
 from experiments import run as launcher
 from persim_jax.files import write_atomically
 
@@ -100,7 +101,7 @@ def one_line_each() -> Iterator[None]:
     launcher.set_up_jax(True, None)
     with (
         warnings.catch_warnings(),
-        launcher.one_line_each(),
+        errors.one_line_each(),
         jax.default_matmul_precision("highest"),
     ):
         warnings.simplefilter("default")

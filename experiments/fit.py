@@ -32,6 +32,7 @@ from absl import app, flags
 from rich.console import Console
 
 from experiments import run as launcher
+from experiments.errors import one_line_each
 from experiments.progress import CHECKPOINT_SECONDS, Display, monitored_training
 from experiments.stamps import environment_stamp, jsonable
 from experiments.workdir import Folder, locked, read_json
@@ -252,7 +253,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     launcher.set_up_jax(True, FLAGS.compile_cache)
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    with launcher.one_line_each():
+    with one_line_each():
         fit(
             FLAGS.data, FLAGS.workdir, columns_of(FLAGS), asked_of(FLAGS), FLAGS.seed,
             FLAGS.action_kind, FLAGS.time_step, console, FLAGS.checkpoint_seconds,

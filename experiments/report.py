@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from experiments.errors import one_line_each
 from experiments.records import Row, read_rows
 from experiments.reporting.accept import accept_rows, prune
 from experiments.reporting.content import make_content
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     """Writes the report and, if asked to, accepts the rows."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    try:
+    with one_line_each():
         workdir, results = pathlib.Path(FLAGS.workdir), pathlib.Path(FLAGS.results)
         kept = workdir.resolve() == results.resolve()
         if FLAGS.accept and kept:
@@ -78,8 +79,6 @@ def main(argv: Sequence[str]) -> None:
         print(f"wrote {build_report(workdir, results)}")
         if FLAGS.accept and not kept:
             _accept(workdir, results, FLAGS.allow_dirty)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 def _accept(workdir: pathlib.Path, results: pathlib.Path, allow_dirty: bool) -> None:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from experiments import errors, families, settings
 from experiments.accelerators import set_up_jax as set_up_jax
-from experiments.errors import one_line_each as one_line_each
+from experiments.errors import one_line_each
 from experiments.method_stages import run_of
 from experiments.progress import CHECKPOINT_SECONDS, Display
 from experiments.records import read_rows

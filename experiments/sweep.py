@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.text import Text
 
 from configs.base import VARIANTS
+from experiments.errors import stop
 from experiments.records import read_rows
 from experiments.stamps import ROOT, code_version
 from experiments.sweeping import devices
@@ -277,9 +278,7 @@ def main(argv: Sequence[str]) -> None:
         console.print("interrupted: the same command goes on where it stopped")
         raise SystemExit(130) from None
     except (ValueError, OSError) as error:
-        message = Text.assemble(("error: ", "bold red"), " ".join(str(error).split()))
-        Console(stderr=True).print(message, soft_wrap=True, highlight=False)
-        raise SystemExit(1) from error
+        stop(" ".join(str(error).split()))
     console.print(f"{seconds_text(time.perf_counter() - start)} in all", highlight=False)
     if not good:
         raise SystemExit(1)

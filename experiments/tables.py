@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
+from experiments.errors import one_line_each, stop
 from experiments.records import Row, read_rows
 from experiments.reporting.catalogue import all_tables, render_tables
 from experiments.reporting.readme import readme_part, splice
@@ -36,12 +37,10 @@ def main(argv: Sequence[str]) -> None:
     """Writes what was asked for."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    try:
+    with one_line_each():
         current = _write(pathlib.Path(FLAGS.rows), FLAGS.readme, FLAGS.out)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from error
     if FLAGS.check and not current:
-        raise SystemExit(f"{FLAGS.readme} is out of date; run this command again without --check")
+        stop(f"{FLAGS.readme} is out of date: run this command again without --check")
 
 
 def _write(source: pathlib.Path, readme: str | None, out: str | None) -> bool:

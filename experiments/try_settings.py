@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import families, run, settings
+from experiments.errors import one_line_each
 from experiments.measure import agent_fields, episode_obs, episode_scores, open_loop_paths
 from experiments.model_methods import fit_model
 from experiments.progress import Display
@@ -163,7 +164,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console()
-    with run.one_line_each():
+    with one_line_each():
         rows = try_settings(
             FLAGS.config.to_dict(), FLAGS.workdir, FLAGS.decisions, console, FLAGS.method
         )

@@ -27,6 +27,7 @@ from configs.baselines import CONTINUOUS_GRID, CONTINUOUS_STEPS, GRID, STEPS
 from experiments import run, settings
 from experiments.baseline_settings import SECTION, method_digest, offline_settings
 from experiments.baselines import synthetic_of
+from experiments.errors import one_line_each
 from experiments.measure import agent_fields, episode_obs
 from experiments.progress import Display
 from experiments.records import Row, make_row, read_rows
@@ -210,7 +211,7 @@ def choose(rows: Sequence[Row]) -> list[str]:
 def main(argv: Sequence[str]) -> None:
     """Tunes or, with `--choose`, shows what was found."""
     del argv
-    with run.one_line_each():
+    with one_line_each():
         if FLAGS.choose:
             rows = read_rows(FLAGS.choose)
         elif FLAGS.config is None or not FLAGS.workdir:

@@ -22,6 +22,7 @@ from rich.console import Console
 from configs.morel import GRID
 from experiments import families, run, settings
 from experiments.baseline_settings import SECTION, method_digest
+from experiments.errors import one_line_each
 from experiments.measure import agent_fields
 from experiments.progress import Display
 from experiments.records import Row, make_row
@@ -127,7 +128,7 @@ def _rows(
 def main(argv: Sequence[str]) -> None:
     """Tunes and shows what was found."""
     del argv
-    with run.one_line_each():
+    with one_line_each():
         rows = _tuned(FLAGS.config.to_dict(), tuple(FLAGS.methods))
     print("\n".join(choose(rows)))
 

@@ -26,6 +26,7 @@ from rich.console import Console
 
 from envs.covariates import AgentTable, make_agents, nearest
 from experiments import run, settings
+from experiments.errors import one_line_each
 from experiments.measure import episode_scores
 from experiments.policies import greedy_act
 from experiments.progress import Display
@@ -304,7 +305,7 @@ def main(argv: Sequence[str]) -> None:
     console = Console(width=200)
     config = FLAGS.config.to_dict()
     rows_path = Path(FLAGS.rows or Path(FLAGS.workdir) / "rows.jsonl")
-    with run.one_line_each():
+    with one_line_each():
         counts = counts_of(FLAGS.num_transitions)
         rows = measure(
             config, FLAGS.workdir, FLAGS.num_newcomers, counts, FLAGS.speed_newcomers, console

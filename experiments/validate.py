@@ -25,6 +25,7 @@ from absl import app, flags
 from rich.console import Console
 
 from experiments import run
+from experiments.errors import one_line_each
 from experiments.fit import read_fit
 from experiments.records import Row, RowContext, append_rows, make_row
 from experiments.reporting.validation_page import to_page
@@ -214,7 +215,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     run.set_up_jax(deterministic=True, compile_cache=None)
     console = Console(width=100)
-    with run.one_line_each():
+    with one_line_each():
         limits: dict[str, Any] = {
             field.name: FLAGS[field.name].value for field in dataclasses.fields(TrustConfig)
         }

@@ -344,7 +344,7 @@ def test_command_line(tmp_path: pathlib.Path) -> None:
 
     stale = command(f"--readme={page}", "--check")
     assert stale.returncode == 1
-    assert "is out of date; run this command again without --check" in stale.stderr
+    assert "is out of date: run this command again without --check" in stale.stderr
     assert command(f"--readme={page}", f"--out={tmp_path / 't.csv'}").returncode == 0
     assert command(f"--readme={page}", "--check").returncode == 0
     assert (tmp_path / "t.csv").read_text().startswith("table,environment")
