@@ -45,7 +45,7 @@ def test_it_is_what_validation_calibrates(key):
         nothing,
         np.ones((1, 4), bool),
     )
-    expected = forecast_simulators(simulators, queries)
+    expected = forecast_simulators(simulators, queries, np.ones(2))
     answer = simulators.query("bob", actions, start, inputs)
     np.testing.assert_allclose(answer.std, expected.std[0], rtol=1e-3)
     np.testing.assert_allclose(answer.mean, expected.mean[0], rtol=1e-5)
