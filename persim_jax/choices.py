@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from persim_jax import ranges
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.lags import runs_before, with_lags
 from persim_jax.methods.base import Monitor
@@ -25,7 +26,7 @@ from persim_jax.models.factor_ranks import limit_ranks
 from persim_jax.simulators import PersonalizedSimulators
 from persim_jax.training import TrainConfig, TrainState
 from persim_jax.types import Task
-from persim_jax.validation.config import CannotJudgeError, ValidationConfig, check_count
+from persim_jax.validation.config import CannotJudgeError, ValidationConfig
 from persim_jax.validation.errors import squared_errors
 from persim_jax.validation.open_loop import forecast
 from persim_jax.validation.procedure import scale_of
@@ -231,7 +232,7 @@ def _check_asked(asked: Asked) -> None:
             raise ValueError(f"{name} are empty: name at least one candidate")
     for name in ("lags", "ranks"):
         for value in getattr(asked, name):
-            check_count(f"one of {name}", value)
+            ranges.count(f"one of {name}", value)
     for value in asked.penalties:
         if not 0 <= value < math.inf:
             raise ValueError(f"one of penalties is {value}: it must not be negative")

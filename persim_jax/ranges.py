@@ -7,7 +7,18 @@ way without a word. NaN lies in no range.
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
+
+
+def count(name: str, value: object) -> None:
+    """Raises if a value is no number of things: zero is none, and -1 would count from the end.
+
+    Raises:
+      ValueError: It is no whole number from 1 on.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} is {value}: it must be at least 1, and a whole number")
 
 
 def at_least(config: Any, least: int, *names: str) -> None:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from persim_jax import ranges
 from persim_jax.data.dataset import OfflineDataset, validate
 from persim_jax.data.info import AgentId, DatasetInfo, row_of
 from persim_jax.data.support import DataSupport, of_strangers
@@ -117,10 +118,9 @@ class Newcomers(flax.struct.PyTreeNode):
           key: Of the guesses; the same ones without it.
 
         Raises:
-          ValueError: P is not positive.
+          ValueError: P is no whole number from 1 on.
         """
-        if num_particles < 1:
-            raise ValueError(f"num_particles is {num_particles}: it must be at least 1")
+        ranges.count("num_particles", num_particles)
         trained: Trained = self.trained
         guesses = _sample(
             key if key is not None else jax.random.key(0), self.posterior, num_particles

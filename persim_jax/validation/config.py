@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
+from persim_jax import ranges
 
 
 class CannotJudgeError(ValueError):
     """There are too few agents or steps for any verdict."""
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuses what is no number of things: zero would be nothing, and -1 counts from the end."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} is {value}: it must be at least 1, and a whole number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +37,9 @@ class TrustConfig:
         """Refuses thresholds that all agents or none would pass."""
         if not self.max_error > 0:
             raise ValueError(f"max_error is {self.max_error}: it must be above 0")
-        if not self.negligible >= 0:
-            raise ValueError(f"negligible is {self.negligible}: it must be at least 0")
-        check_count("min_steps", self.min_steps)
-        for name in ("max_outside", "min_coverage"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be from 0 to 1")
+        ranges.at_least(self, 0, "negligible")
+        ranges.count("min_steps", self.min_steps)
+        ranges.between(self, 0, 1, "max_outside", "min_coverage")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +76,10 @@ class ValidationConfig:
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be between 0 and 1")
         for name in ("transitions", "horizon", "max_windows", "num_particles", "num_bootstraps"):
-            check_count(name, getattr(self, name))
+            ranges.count(name, getattr(self, name))
         if not self.levels or not all(0 < level < 1 for level in self.levels):
             raise ValueError(f"levels are {self.levels}: give some between 0 and 1")
         if not self.steps:
             raise ValueError("steps are empty: name those at which coverage and errors are told")
         for step in self.steps:
-            check_count("one of steps", step)
+            ranges.count("one of steps", step)

@@ -264,6 +264,8 @@ def test_what_does_not_fit_is_refused():
         make(noise=None).personalize(data)
     with pytest.raises(ValueError, match="num_particles is 0"):
         simulators.personalize(data).replace(num_particles=0).step(OBS, 1)
+    with pytest.raises(ValueError, match=r"num_particles is 2\.5: .* a whole number"):
+        simulators.personalize(data).replace(num_particles=2.5).step(OBS, 1)
     lone = simulators.replace(config=dataclasses.replace(DISCRETE, num_agents=1))
     with pytest.raises(ValueError, match="fit to at least two agents"):
         lone.personalize(data)

@@ -121,7 +121,7 @@ def test_a_config_without_sense_is_refused(fields, message):
         ({"max_error": 0.0}, r"max_error is 0\.0"),
         ({"negligible": np.nan}, "negligible is nan: it must be at least 0"),
         ({"min_steps": 0}, "min_steps is 0: it must be at least 1"),
-        ({"max_outside": 50.0}, r"max_outside is 50\.0: it must be from 0 to 1"),
+        ({"max_outside": 50.0}, r"max_outside is 50\.0: it must lie in \[0, 1\]"),
         ({"min_coverage": -0.1}, r"min_coverage is -0\.1"),
     ],
 )
