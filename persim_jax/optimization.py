@@ -70,9 +70,10 @@ class TrainConfig:
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule {self.schedule!r} is unknown: use one of {SCHEDULES}")
         sizes = ("num_epochs", "batch_size", "halve_every", "polish_steps", "polish_size")
-        ranges.at_least(self, 1, *sizes)
+        ranges.counts(self, 1, *sizes)
+        ranges.counts(self, 0, "polish_rounds")
         ranges.positive(self, "learning_rate")
-        ranges.not_negative(self, "weight_decay", "polish_rounds")
+        ranges.not_negative(self, "weight_decay")
         if self.max_epoch_steps < 0:
             raise ValueError(
                 f"max_epoch_steps is {self.max_epoch_steps}: give a number of minibatches, or 0 "

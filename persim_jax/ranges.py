@@ -17,8 +17,22 @@ def count(name: str, value: object) -> None:
     Raises:
       ValueError: It is no whole number from 1 on.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} is {value}: it must be at least 1, and a whole number")
+    _whole(name, value, 1)
+
+
+def counts(config: Any, least: int, *names: str) -> None:
+    """Raises if a number of things is below `least`, or a fraction: half a batch is none.
+
+    Raises:
+      ValueError: One is; says which.
+    """
+    for name in names:
+        _whole(name, getattr(config, name), least)
+
+
+def _whole(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} is {value}: it must be at least {least}, and a whole number")
 
 
 def at_least(config: Any, least: int, *names: str) -> None:
@@ -70,13 +84,14 @@ def not_negative(config: Any, *names: str) -> None:
 
 
 def widths(config: Any, *names: str) -> None:
-    """Raises if a layer has no unit; no layers at all are a linear map.
+    """Raises if a layer has no unit, or a part of one; no layers at all are a linear map.
 
     Raises:
-      ValueError: One has none; says where.
+      ValueError: One has; says where.
     """
     for name in names:
-        if min(getattr(config, name), default=1) < 1:
+        given = getattr(config, name)
+        if not all(isinstance(width, numbers.Integral) and width >= 1 for width in given):
             raise ValueError(
-                f"{name} are {getattr(config, name)}: every layer needs a width of at least 1"
+                f"{name} are {given}: every layer needs a width of at least 1, and a whole number"
             )

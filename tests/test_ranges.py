@@ -40,7 +40,7 @@ REQUIRED = {
         # Fewer members than are to be kept, of which all are kept.
         (PersimConfig, "spare_members", (-1,)),
         (ModelSettings, "spare_members", (-1,)),
-        (ModelSettings, "ensemble_size", (0,)),
+        (ModelSettings, "ensemble_size", (0, 2.5)),
         (FactorConfig, "agent_start", (NAN, math.inf)),
         (FactorConfig, "huber", (-1.0, NAN)),
         (CadmConfig, "back_weight", (-1.0, NAN)),
@@ -49,7 +49,8 @@ REQUIRED = {
         (TrainConfig, "weight_decay", (-1.0, math.inf)),
         (PlannerConfig, "bonus_weight", (NAN,)),
         (MorelConfig, "pessimism_coef", (-1.0, NAN)),
-        (MorelConfig, "hidden", ((0,),)),
+        (MorelConfig, "hidden", ((0,), (8.5,))),
+        (MorelConfig, "horizon", (-1, 0.5)),
         (NaturalGradientConfig, "max_kl", (0.0, NAN)),
         (NaturalGradientConfig, "value_rate", (-1e-3, NAN)),
         (NaturalGradientConfig, "clone_rate", (0.0,)),
@@ -57,7 +58,7 @@ REQUIRED = {
         # With NaN as a bound every lane would be told to have diverged at its first step.
         (OfflineConfig, "max_value", (0.0, NAN)),
         (OnlineConfig, "num_envs", (0, -8)),
-        (OnlineConfig, "batch_size", (0,)),
+        (OnlineConfig, "batch_size", (0, 1.5, True)),
         (OnlineConfig, "updates", (0,)),
         (OnlineConfig, "episodes", (0,)),
         (OnlineConfig, "max_hold", (0,)),

@@ -58,7 +58,7 @@ class ContinuousBCQConfig:
         ranges.positive(self, "learning_rate")
         ranges.between(self, 0, 1, "discount", "target_rate", "softness")
         ranges.not_negative(self, "perturbation")
-        ranges.at_least(self, 1, "num_target_actions", "num_actions")
+        ranges.counts(self, 1, "num_target_actions", "num_actions")
 
 
 @chex.dataclass(frozen=True)

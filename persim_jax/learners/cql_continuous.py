@@ -47,7 +47,7 @@ class ContinuousCQLConfig(SACConfig):
         """Refuses numbers that cannot be meant."""
         super().__post_init__()
         ranges.not_negative(self, "weight")
-        ranges.at_least(self, 1, "num_samples")
+        ranges.counts(self, 1, "num_samples")
         ranges.positive(self, "multiplier_rate")
         if not math.isfinite(self.threshold):
             raise ValueError(

@@ -41,7 +41,7 @@ class DiscreteConfig:
         ranges.widths(self, "hidden")
         ranges.positive(self, "learning_rate")
         ranges.between(self, 0, 1, "discount", "target_rate")
-        ranges.at_least(self, 1, "target_every")
+        ranges.counts(self, 1, "target_every")
 
 
 @chex.dataclass(frozen=True)

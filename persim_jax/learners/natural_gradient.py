@@ -67,12 +67,13 @@ class NaturalGradientConfig:
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later, inside a trace."""
-        counts = ("cg_steps", "fisher_every", "value_steps", "value_batch", "clone_batch")
-        ranges.at_least(self, 1, *counts)
+        sizes = ("cg_steps", "fisher_every", "value_steps", "value_batch", "clone_batch")
+        ranges.counts(self, 1, *sizes)
+        ranges.counts(self, 0, "backtracks", "clone_steps")
         if not 0 < self.discount <= 1:
             raise ValueError(f"discount is {self.discount}: it must lie in (0, 1]")
         ranges.between(self, 0, 1, "gae_lambda")
-        ranges.not_negative(self, "backtracks", "clone_steps", "damping")
+        ranges.not_negative(self, "damping")
         ranges.positive(self, "max_kl", "value_rate", "clone_rate")
         ranges.widths(self, "value_hidden")
 

@@ -45,7 +45,7 @@ class OfflineConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that the loop would silently round."""
-        ranges.at_least(self, 1, "num_steps", "batch_size", "chunk")
+        ranges.counts(self, 1, "num_steps", "batch_size", "chunk")
         if not self.max_value > 0:
             raise ValueError(
                 f"max_value is {self.max_value}: it must be positive, or every lane diverges at "

@@ -48,9 +48,9 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that the loop would round without a word, or fail with in a trace."""
-        counts = ("num_envs", "capacity", "batch_size", "updates", "max_hold", "episodes")
-        ranges.at_least(self, 1, *counts)
-        ranges.at_least(self, 0, "episode_steps")
+        sizes = ("num_envs", "capacity", "batch_size", "updates", "max_hold", "episodes")
+        ranges.counts(self, 1, *sizes)
+        ranges.counts(self, 0, "episode_steps")
         if self.evaluate_every < 1 or self.evaluate_every % self.num_envs:
             raise ValueError(
                 f"evaluate_every is {self.evaluate_every}: make it a positive multiple of the "

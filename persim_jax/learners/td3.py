@@ -48,7 +48,7 @@ class TD3Config:
         ranges.positive(self, "learning_rate")
         ranges.between(self, 0, 1, "discount", "target_rate")
         ranges.not_negative(self, "target_noise", "noise_clip")
-        ranges.at_least(self, 1, "policy_delay")
+        ranges.counts(self, 1, "policy_delay")
 
 
 @chex.dataclass(frozen=True)

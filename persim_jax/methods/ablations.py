@@ -44,7 +44,7 @@ class AblationSettings:
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later."""
-        ranges.at_least(self, 1, "own_batch_size")
+        ranges.counts(self, 1, "own_batch_size")
         if self.persim.angles:
             raise ValueError(
                 f"angles are {self.persim.angles}: the ablations take coordinates as they are"

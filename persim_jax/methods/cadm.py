@@ -37,7 +37,7 @@ class CadmSettings(CadmChoices):
 
     def __post_init__(self) -> None:
         """Refuses what could only fail later."""
-        ranges.at_least(self, 1, "num_steps", "test_particles")
+        ranges.counts(self, 1, "num_steps", "test_particles")
 
 
 def cadm_config(info: DatasetInfo | Spec, settings: CadmSettings, **fields: Any) -> CadmConfig:

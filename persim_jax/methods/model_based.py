@@ -50,8 +50,8 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Refuses numbers of members that there cannot be."""
-        ranges.at_least(self, 1, "ensemble_size")
-        ranges.not_negative(self, "spare_members")
+        ranges.counts(self, 1, "ensemble_size")
+        ranges.counts(self, 0, "spare_members")
 
 
 def all_transitions(dataset: OfflineDataset, settings: ModelSettings) -> Items:

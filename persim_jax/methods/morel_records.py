@@ -71,7 +71,7 @@ class MorelConfig:
 
     def __post_init__(self) -> None:
         """Refuses settings that would silently be rounded or fail inside a trace."""
-        ranges.at_least(self, 1, "ensemble_size", "num_iterations", "num_paths", "chunk")
+        ranges.counts(self, 1, "ensemble_size", "num_iterations", "num_paths", "chunk")
         if self.num_paths % self.ensemble_size:
             raise ValueError(
                 f"num_paths is {self.num_paths}: make it a multiple of ensemble_size, "
@@ -89,8 +89,9 @@ class MorelConfig:
             )
         check_distance(self.distance)
         ranges.between(self, 0, 1, "buffer_share")
-        ranges.at_least(self, 0, "pessimism_coef", "horizon")
-        ranges.at_least(self, AUTO, "width")
+        ranges.at_least(self, 0, "pessimism_coef")
+        ranges.counts(self, 0, "horizon")
+        ranges.counts(self, AUTO, "width")
         ranges.widths(self, "hidden")
 
     @property

@@ -77,7 +77,7 @@ class PersimConfig:
 
     def __post_init__(self) -> None:
         """Refuses a number of members that there cannot be; `FactorConfig` refuses the rest."""
-        ranges.not_negative(self, "spare_members")
+        ranges.counts(self, 0, "spare_members")
 
     def factor(self, dataset: OfflineDataset) -> FactorConfig:
         """The model's config for these data."""

@@ -95,7 +95,7 @@ class CadmConfig(CadmChoices):
         if self.target not in TARGETS:
             raise ValueError(f"target {self.target!r} is unknown: use one of {TARGETS}")
         sizes = ("ensemble_size", "particles", "context_size", "history_length", "future_length")
-        ranges.at_least(self, 1, *sizes)
+        ranges.counts(self, 1, *sizes)
         ranges.widths(self, "features", "context_features")
         ranges.not_negative(self, "back_weight", "variance_power", "bound_weight")
         if not self.context_features:

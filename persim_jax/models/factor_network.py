@@ -82,7 +82,7 @@ class FactorConfig:
 
     def __post_init__(self) -> None:
         """Refuses what would silently be another choice, or no model at all."""
-        ranges.at_least(self, 1, "num_agents", "rank", "ensemble_size")
+        ranges.counts(self, 1, "num_agents", "rank", "ensemble_size")
         if not self.state_features or min((*self.state_features, *self.action_features)) < 1:
             raise ValueError(
                 f"state_features are {self.state_features} and action_features "

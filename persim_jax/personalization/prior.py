@@ -62,6 +62,8 @@ def shrunk(covariance: jax.Array, share: float, center: jax.Array) -> jax.Array:
     share = min(share, 1.0)
     variances = jnp.diagonal(covariance)
     floor = JITTER * jnp.mean(variances + jnp.square(center))
+    # Where a penalty or the data leave no factor at all, nothing sets a scale: newcomers have none.
+    floor = jnp.maximum(floor, jnp.finfo(floor.dtype).tiny)
     return (1 - share) * covariance + jnp.diag(share * variances + floor)
 
 

@@ -70,6 +70,16 @@ def test_the_prior_is_the_training_agents_first_two_moments():
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_where_training_left_no_factors_a_newcomer_has_none_either():
+    simulators = make()
+    data = of_factors(simulators, np.float32([0.7, -1.3]))
+    nothing = jax.tree.map(jnp.zeros_like, simulators.params.weights)
+    simulators = simulators.replace(params=simulators.params._replace(weights=nothing))
+    newcomer = simulators.personalize(data)
+    np.testing.assert_array_equal(newcomer.mean, 0)  # and no NaN, of a root of nothing
+    np.testing.assert_allclose(newcomer.covariance, 0, atol=1e-30)
+
+
 def test_a_trained_agent_met_again_gets_its_embedding_back():
     simulators = make(num_members=1)
     factors = agent_factors(simulators.config, simulators.params)[0]
