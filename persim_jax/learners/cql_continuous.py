@@ -163,7 +163,7 @@ def _update(
     target_key, actor_key = jax.random.split(key)
     targets = sac.sac_targets(target_key, spec, config, state.sac, batch)
     actions = continuous.to_unit(spec, batch.actions)
-    drawn_key = jax.random.fold_in(key, 1)
+    drawn_key = jax.random.fold_in(key, 2)  # 0 and 1 are those of the split
     drawn, densities = drawn_actions(drawn_key, spec, config, state.sac.actor, batch)
     many = jnp.repeat(batch.obs[:, None], drawn.shape[1], axis=1)
     lagrange = config.threshold >= 0
