@@ -31,8 +31,13 @@ def counts(config: Any, least: int, *names: str) -> None:
 
 
 def _whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if not _is_whole(value, least):
         raise ValueError(f"{name} is {value}: it must be at least {least}, and a whole number")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return whole and value >= least
 
 
 def at_least(config: Any, least: int, *names: str) -> None:
@@ -91,7 +96,7 @@ def widths(config: Any, *names: str) -> None:
     """
     for name in names:
         given = getattr(config, name)
-        if not all(isinstance(width, numbers.Integral) and width >= 1 for width in given):
+        if not all(_is_whole(width, 1) for width in given):
             raise ValueError(
                 f"{name} are {given}: every layer needs a width of at least 1, and a whole number"
             )
