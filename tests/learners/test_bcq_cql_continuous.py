@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import envs
-from persim_jax.learners import continuous, sac
+from persim_jax.learners import continuous, cql_continuous, sac
 from persim_jax.learners.bcq_continuous import (
     ContinuousBCQConfig,
     bcq_targets,
@@ -168,3 +168,19 @@ def test_acting_greedily_is_deterministic_and_discrete_actions_are_refused(make,
     np.testing.assert_array_equal(actions[0], actions[1])
     with pytest.raises(ValueError, match=r"mountain_car has discrete actions: .* use "):
         make(envs.make("mountain_car").spec, config)
+
+
+def test_actions_are_drawn_with_a_key_that_neither_targets_nor_actor_have(monkeypatch):
+    def told(key, *rest):
+        raise StopIteration(key)
+
+    monkeypatch.setattr(sac, "sac_targets", lambda *rest: None)
+    monkeypatch.setattr(cql_continuous, "drawn_actions", told)
+    # A config of its own, as learners are kept by theirs.
+    learner = make_continuous_cql(SPEC, dataclasses.replace(CQL, weight=3.0))
+    state = jax.jit(learner.init)(KEY)
+    with pytest.raises(StopIteration) as drawn:
+        learner.update(KEY, state, transitions(4, KEY))
+    # split(key) is fold_in(key, 0) and fold_in(key, 1): a third fold must not be one of them.
+    others = jax.random.key_data(jax.random.split(KEY)).tolist()
+    assert jax.random.key_data(drawn.value.value).tolist() not in others
